@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the bundle configs call: the checks of :func:`start`, the device, and the identity of a run."""
+
+from __future__ import annotations
+
+from fewlabel.bundle.device import auto_device
+from fewlabel.bundle.identity import identity, own_data
+from fewlabel.bundle.record import describe_run
+from fewlabel.bundle.start import start
+
+__all__ = ["auto_device", "describe_run", "identity", "own_data", "start"]

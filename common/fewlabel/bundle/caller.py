@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find the MONAI workflow and parser that are evaluating the config at this moment.
+
+An expression in a config cannot name the config that it stands in, and the command line is not there when the
+workflow is made from Python. But whoever evaluates the expression is on the call stack: the one place that is right
+for the command line, ``ConfigWorkflow(...)``, overlays, ``torchrun`` and several threads alike.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypeVar
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+T = TypeVar("T")
+
+
+def _caller(kind: type[T]) -> T | None:
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner: Any = frame.f_locals.get("self")
+        if isinstance(owner, kind):
+            return owner
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def calling_workflow() -> ConfigWorkflow | None:
+    """Return the workflow whose config is being evaluated, or None outside of one (a bare ``ConfigParser``)."""
+    return _caller(ConfigWorkflow)
+
+
+def calling_parser() -> ConfigParser:
+    """Return the parser whose config is being evaluated.
+
+    Raises:
+        RuntimeError: when called from anywhere else than an expression of a config.
+    """
+    parser = _caller(ConfigParser)
+    if parser is None:
+        raise RuntimeError("this function is called by an expression of a bundle config, not from Python")
+    return parser

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainers on MONAI's and ignite's engines, the steps that they run, and the runner of stages."""
+
+from __future__ import annotations
+
+from fewlabel.engines.stage import Stage
+from fewlabel.engines.trainer import StreamTrainer
+
+__all__ = ["Stage", "StreamTrainer"]

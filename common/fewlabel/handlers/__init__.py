@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handlers for MONAI's engines: run folder, exact resume, progress, history, scores, speed."""
+
+from __future__ import annotations
+
+from fewlabel.handlers.checkpoint import CheckpointHandler
+from fewlabel.handlers.history import HistoryHandler
+from fewlabel.handlers.progress import ProgressHandler
+from fewlabel.handlers.run_folder import RunFolderHandler
+from fewlabel.handlers.scores import ScoresHandler
+from fewlabel.handlers.throughput import ThroughputHandler
+
+__all__ = [
+    "CheckpointHandler",
+    "HistoryHandler",
+    "ProgressHandler",
+    "RunFolderHandler",
+    "ScoresHandler",
+    "ThroughputHandler",
+]

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load weights from a file without un-pickling code, and say what did not fit."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fewlabel.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
+    """Read a state dict from a ``.safetensors`` or a weights-only ``.pt`` file.
+
+    Args:
+        path: the file. A dictionary that nests the weights under ``model``, ``network`` or ``state_dict`` is
+            unwrapped, and the prefix ``module.`` of distributed training is dropped.
+        key: the config key that names the file, for the messages.
+
+    Returns:
+        Names to tensors, on the CPU.
+
+    Raises:
+        ConfigError: when the file is missing, unreadable, or holds anything but tensors and plain containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{key} '{path}' does not exist: give a .pt or .safetensors file")
+    try:
+        content: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{key} '{path}' cannot be read as weights only ({reason}): give a plain state dict"
+        ) from None
+    for name in ("model", "network", "state_dict"):
+        content = content[name] if isinstance(content, dict) and isinstance(content.get(name), dict) else content
+    return {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def load_weights(module: nn.Module, path: str | Path, key: str, strict: bool = False) -> list[str]:
+    """Copy the weights of a file into a module, those whose name and shape fit.
+
+    Args:
+        module: receives the weights, on whatever device it is.
+        path: as in :func:`read_weights`.
+        key: the config key that names the file, for the messages.
+        strict: demand that every weight of the module is in the file.
+
+    Returns:
+        The names of the module that the file did not fill.
+
+    Raises:
+        ConfigError: when nothing fits, or, with ``strict``, when anything is left over.
+    """
+    weights, ours = read_weights(path, key), module.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in ours and ours[k].shape == v.shape}
+    left = [k for k in ours if k not in fitting]
+    if not fitting or (strict and left):
+        example = left[0] if left else "anything"
+        raise ConfigError(
+            f"{key} '{path}' does not fit the network ({len(fitting)} of {len(ours)} tensors; not {example}): "
+            "it belongs to another architecture or profile"
+        )
+    module.load_state_dict(fitting, strict=False)
+    if left:
+        logger.warning(
+            "%s '%s' fills %d of %d tensors; %s ... keep their values", key, path, len(fitting), len(ours), left[0]
+        )
+    return left
