@@ -16,7 +16,7 @@ from torch import nn
 
 from fewlabel.errors import ConfigError
 from fewlabel.files import atomic, write_json
-from fewlabel.networks.weights import load_weights
+from fewlabel.networks.weights import UNREADABLE, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +149,10 @@ class CheckpointHandler:
     def _load(self, engine: Workflow) -> None:
         try:
             state = torch.load(self.last, map_location=engine.state.device, weights_only=True)
-        except Exception as error:
-            raise ConfigError(f"cannot read '{self.last}' ({error}): start over with --resume never") from None
+        except UNREADABLE:
+            raise ConfigError(
+                f"'{self.last}' is damaged or holds more than tensors: start over with --resume never"
+            ) from None
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lr_scheduler is not None:

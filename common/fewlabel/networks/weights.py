@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewlabel.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+# What torch.load and safetensors raise for a damaged file or one that would need code; torch's own message would
+# advise to run that code.
+UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError)
 
 
 def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:

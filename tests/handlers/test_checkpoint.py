@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact resume, atomic files, safe loading, and what happens to an earlier run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import LrScheduleHandler
+from safetensors.torch import load_file
+from tests.toy import toy_trainer
+
+from fewlabel.errors import ConfigError
+from fewlabel.handlers import CheckpointHandler, HistoryHandler, RunFolderHandler
+
+
+class Killed(RuntimeError):
+    """Stands for kill -9."""
+
+
+class KillAt:
+    """Raise in the middle of an epoch."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def attach(self, engine: Engine) -> None:
+        @engine.on(Events.ITERATION_COMPLETED)
+        def _(engine: Engine) -> None:
+            if engine.state.iteration == self.iteration:
+                raise Killed
+
+
+def handlers(folder: Path, kill_at: int | None = None, **options: Any) -> Callable[..., list[Any]]:
+    def make(step: Any, optimizer: Any, scheduler: Any) -> list[Any]:
+        resume = options.get("resume", "auto")
+        made: list[Any] = [
+            RunFolderHandler(folder / "output", folder / "models", {"run": 1}, resume=resume),
+            LrScheduleHandler(scheduler, print_lr=False),
+            HistoryHandler(folder / "output"),
+            CheckpointHandler(folder / "models", step.network, step, optimizer, scheduler, **options),
+        ]
+        return made + ([KillAt(kill_at)] if kill_at else [])
+
+    return make
+
+
+def weights(trainer: Any) -> list[torch.Tensor]:
+    return [v.clone() for v in trainer.module.state_dict().values()]
+
+
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("killed_in", [1, 5, 9, 11])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, killed_in: int) -> None:
+    whole = toy_trainer(handlers(tmp_path / "a"))
+    whole.run()
+    with pytest.raises(Killed):
+        toy_trainer(handlers(tmp_path / "b", kill_at=killed_in)).run()
+    resumed = toy_trainer(handlers(tmp_path / "b"))
+    resumed.run()
+    assert same(weights(whole), weights(resumed))
+    a, b = (torch.load(tmp_path / x / "models/resume/last.pt", weights_only=True) for x in "ab")
+    assert str(a["optimizer"]) == str(b["optimizer"]) and a["lr_scheduler"] == b["lr_scheduler"]
+    rows = [list(csv.DictReader((tmp_path / x / "output/history.csv").open())) for x in "ab"]
+    for row_a, row_b in zip(*rows, strict=True):
+        assert {k: v for k, v in row_a.items() if k != "seconds"} == {k: v for k, v in row_b.items() if k != "seconds"}
+
+
+def test_without_resume_the_weights_differ(tmp_path: Path) -> None:
+    """The comparison above can fail: training on from the same place without the optimizer's state gives others."""
+    whole = toy_trainer(handlers(tmp_path / "a"))
+    whole.run()
+    with pytest.raises(Killed):
+        toy_trainer(handlers(tmp_path / "b", kill_at=8)).run()
+    other = toy_trainer(handlers(tmp_path / "c", init_checkpoint=tmp_path / "b/models/model.pt"))
+    other.run()
+    assert not same(weights(whole), weights(other))
+
+
+def test_finished_run_does_nothing_and_more_epochs_continue(tmp_path: Path) -> None:
+    toy_trainer(handlers(tmp_path)).run()
+    before = (tmp_path / "models/model.pt").read_bytes()
+    again = toy_trainer(handlers(tmp_path))
+    again.run()
+    assert again.module.steps == [] and (tmp_path / "models/model.pt").read_bytes() == before
+    longer = toy_trainer(handlers(tmp_path), max_epochs=6)
+    longer.run()
+    assert longer.module.steps == [13, 14, 15, 16, 17, 18]
+
+
+def test_never_keeps_the_earlier_run(tmp_path: Path) -> None:
+    toy_trainer(handlers(tmp_path)).run()
+    before = (tmp_path / "models/model.pt").read_bytes()
+    toy_trainer(handlers(tmp_path, resume="never"), max_epochs=1).run()
+    assert (tmp_path / "models/previous/1/model.pt").read_bytes() == before
+    assert (tmp_path / "output/previous/1/history.csv").is_file()
+    assert len((tmp_path / "output/history.csv").read_text().splitlines()) == 2
+
+
+def test_weights_without_state_are_not_overwritten(tmp_path: Path) -> None:
+    """A downloaded bundle ships model.pt and nothing to resume from."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/model.pt").write_bytes(b"shipped")
+    toy_trainer(handlers(tmp_path), max_epochs=1).run()
+    assert (tmp_path / "models/previous/1/model.pt").read_bytes() == b"shipped"
+
+
+def test_model_files_hold_the_plain_network(tmp_path: Path) -> None:
+    trainer = toy_trainer(handlers(tmp_path))
+    trainer.run()
+    plain = torch.load(tmp_path / "models/model.pt", weights_only=True)
+    safe = load_file(tmp_path / "models/model.safetensors")
+    assert list(plain) == list(trainer.module.network.state_dict())
+    assert all(torch.equal(plain[k], safe[k]) for k in plain)
+    assert sorted(p.name for p in (tmp_path / "models").glob("*.pt")) == ["model.pt"]
+    assert not list((tmp_path / "models").rglob("*.tmp"))
+
+
+def test_resume_file_that_needs_code_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "models/resume/last.pt"
+    file.parent.mkdir(parents=True)
+    torch.save({"module": Killed("code")}, file)
+    with pytest.raises(ConfigError, match=r"last\.pt' is damaged or holds more than tensors.*--resume never"):
+        toy_trainer(handlers(tmp_path)).run()
+
+
+def test_loss_that_is_not_finite_keeps_the_good_weights(tmp_path: Path) -> None:
+    toy_trainer(handlers(tmp_path), max_epochs=4)
+    good = toy_trainer(handlers(tmp_path), max_epochs=1)
+    good.run()
+    before = (tmp_path / "models/model.pt").read_bytes()
+    bad = toy_trainer(handlers(tmp_path), max_epochs=3)
+    bad.module.register_forward_pre_hook(_spoil)
+    with pytest.raises(ConfigError, match="not finite in epoch 2"):
+        bad.run()
+    assert (tmp_path / "models/model.pt").read_bytes() == before
+
+
+def _spoil(module: torch.nn.Module, args: tuple[dict[str, torch.Tensor]]) -> None:
+    args[0]["x"].fill_(float("nan"))
+
+
+def test_identity_is_written_beside_the_state(tmp_path: Path) -> None:
+    toy_trainer(handlers(tmp_path, identity={"a": 1}), max_epochs=1).run()
+    assert json.loads((tmp_path / "models/resume/config.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize(("option", "value"), [("resume", "maybe"), ("select", "worst")])
+def test_unknown_words_are_refused(tmp_path: Path, option: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=value):
+        CheckpointHandler(tmp_path, torch.nn.Identity(), torch.nn.Identity(), None, **{option: value})  # type: ignore[arg-type]
