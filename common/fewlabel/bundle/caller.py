@@ -9,6 +9,7 @@ for the command line, ``ConfigWorkflow(...)``, overlays, ``torchrun`` and severa
 from __future__ import annotations
 
 import sys
+from types import FrameType
 from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -17,12 +18,12 @@ T = TypeVar("T")
 
 
 def _caller(kind: type[T]) -> T | None:
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         owner: Any = frame.f_locals.get("self")
         if isinstance(owner, kind):
             return owner
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,19 @@ from monai.engines import Trainer
 from torch import Tensor, nn
 
 from fewlabel.errors import ConfigError
+
+
+class StreamSource(Protocol):
+    """What the trainer draws from: :class:`fewlabel.data.StreamLoader`, or anything that looks like it."""
+
+    def __len__(self) -> int:
+        """Return the iterations of an epoch."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the batches of the current epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (counted from 1) whose batches the next iteration yields."""
 
 
 class StreamTrainer(Trainer):
@@ -49,7 +62,7 @@ class StreamTrainer(Trainer):
         self,
         device: torch.device | str,
         max_epochs: int,
-        train_data_loader: Iterable[Any],
+        train_data_loader: StreamSource,
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         train_handlers: Sequence[Any] | None = None,
@@ -57,7 +70,7 @@ class StreamTrainer(Trainer):
         accumulation_steps: int = 1,
         seed: int = 0,
     ) -> None:
-        epoch_length = len(train_data_loader)  # type: ignore[arg-type]
+        epoch_length = len(train_data_loader)
         if accumulation_steps < 1 or epoch_length % accumulation_steps:
             raise ConfigError(
                 f"epoch_length {epoch_length} is not a multiple of accumulation_steps {accumulation_steps}: change one"
@@ -79,12 +92,12 @@ class StreamTrainer(Trainer):
         self.add_event_handler(Events.ITERATION_STARTED, _seed_iteration)
         self._register_handlers(train_handlers or [])
 
-    def run(self) -> None:  # type: ignore[override]
+    def run(self) -> None:
         """Train from the current state to ``max_epochs``."""
-        self.scaler = torch.amp.GradScaler("cuda") if self.amp else None  # type: ignore[assignment]
+        self.scaler = torch.amp.GradScaler("cuda") if self.amp else None
         super(Trainer, self).run()
 
-    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> list[dict[str, Tensor]]:  # type: ignore[override]
+    def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> list[dict[str, Tensor]]:
         batch = convert_tensor(batchdata, device=self.state.device, non_blocking=True)
         steps = self.state.iteration % self.accumulation_steps == 0
         self.module.train()
@@ -104,16 +117,17 @@ class StreamTrainer(Trainer):
         else:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        inner = getattr(self.module, "module", self.module)
-        inner.after_step(self.state.iteration)
+        step: Any = getattr(self.module, "module", self.module)  # inside DistributedDataParallel
+        step.after_step(self.state.iteration)
 
     def _synchronized(self, steps: bool) -> AbstractContextManager[Any]:
         """Exchange gradients between processes only on the batch after which the optimizer steps."""
-        return nullcontext() if steps or not hasattr(self.module, "no_sync") else self.module.no_sync()
+        module: Any = self.module
+        return nullcontext() if steps or not hasattr(module, "no_sync") else module.no_sync()
 
 
 def _set_epoch(engine: StreamTrainer) -> None:
-    engine.data_loader.set_epoch(engine.state.epoch)  # type: ignore[union-attr]
+    engine.data_loader.set_epoch(engine.state.epoch)
     engine.set_data(engine.data_loader)  # fresh iterators: no batch is carried over from the epoch before
 
 

@@ -111,14 +111,13 @@ class CheckpointHandler:
     def _is_wanted(self) -> bool:
         if self.own_data and self.select == "last":
             return True
-        if not _has_metric(self.evaluator):
+        if self.evaluator is None or not _has_metric(self.evaluator):
             return True
-        state = self.evaluator.state  # type: ignore[union-attr]
+        state = self.evaluator.state
         improved = state.best_metric_epoch == state.epoch
-        return improved and (self._to_beat is None or self._is_better(state.best_metric))
-
-    def _is_better(self, metric: float) -> bool:
-        return bool(self.evaluator.metric_cmp_fn(metric, self._to_beat))  # type: ignore[union-attr]
+        return improved and (
+            self._to_beat is None or bool(self.evaluator.metric_cmp_fn(state.best_metric, self._to_beat))
+        )
 
     def _save_model(self) -> None:
         weights = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
@@ -184,5 +183,5 @@ class CheckpointHandler:
         self.network.load_state_dict(begin)
 
 
-def _has_metric(evaluator: Workflow | None) -> bool:
-    return evaluator is not None and evaluator.state.best_metric_epoch != -1
+def _has_metric(evaluator: Workflow) -> bool:
+    return bool(evaluator.state.best_metric_epoch != -1)

@@ -54,7 +54,7 @@ class HistoryHandler:
 
     def _add(self, engine: Workflow) -> None:
         # Summed on the device: reading a value at every step would wait for it.
-        for name, term in engine.state.output[0].items():  # type: ignore[index, union-attr]
+        for name, term in engine.state.output[0].items():
             self._sums[name] = self._sums[name] + term if name in self._sums else term.clone()
 
     def _write(self, engine: Workflow) -> None:
@@ -63,7 +63,7 @@ class HistoryHandler:
         row: dict[str, str] = {"epoch": str(state.epoch), "iteration": str(state.iteration)}
         row |= {name: f"{value:.6g}" for name, value in means.items()}
         row |= self._validation(state.epoch)
-        row["lr"] = f"{engine.optimizer.param_groups[0]['lr']:.6g}"  # type: ignore[attr-defined]
+        row["lr"] = f"{engine.optimizer.param_groups[0]['lr']:.6g}"
         row["seconds"] = f"{time.perf_counter() - self._began:.2f}"
         assert self._rows is not None
         self._rows.append(row)

@@ -60,7 +60,7 @@ class ProgressHandler:
 
     def _postfix(self, engine: Workflow) -> dict[str, str]:
         shown = {"epoch": f"{engine.state.epoch}/{engine.state.max_epochs}"}
-        shown["loss"] = f"{float(engine.state.output[0]['loss']):.4f}"  # type: ignore[index]
+        shown["loss"] = f"{float(engine.state.output[0]['loss']):.4f}"
         state = self.evaluator.state if self.evaluator is not None else None
         if state is not None and state.key_metric_name in state.metrics:
             shown[str(state.key_metric_name)] = f"{state.metrics[state.key_metric_name]:.4f}"

@@ -53,12 +53,13 @@ class ScoresHandler:
         self._names = []
 
     def _add(self, engine: Workflow) -> None:
-        self._names += [self._name(item) for item in engine.state.batch]  # type: ignore[union-attr]
+        self._names += [self._name(item) for item in engine.state.batch]
 
     def _name(self, item: dict[str, Any]) -> str:
         path = Path(str(item["image"].meta["filename_or_obj"]))
-        inside = self.data_root is not None and path.is_relative_to(self.data_root)
-        return str(path.relative_to(self.data_root)) if inside else str(path)  # type: ignore[arg-type]
+        if self.data_root is None or not path.is_relative_to(self.data_root):
+            return str(path)
+        return str(path.relative_to(self.data_root))
 
     def _write(self, engine: Workflow) -> None:
         names = [name for part in idist.all_gather_object(self._names) for name in part]

@@ -43,7 +43,7 @@ class ThroughputHandler:
 
     def _end(self, engine: Workflow) -> None:
         _wait(engine.state.device)
-        count = len(engine.state.batch["image"])  # type: ignore[index, call-overload]
+        count = len(engine.state.batch["image"])
         self._frames += count
         if engine.state.iteration > WARM_UP:
             self._network_seconds += time.perf_counter() - self._begun

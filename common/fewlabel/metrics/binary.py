@@ -18,7 +18,7 @@ class GlobalDice(CumulativeIterationMetric):
     empty sets agree perfectly: 1.
     """
 
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         if y is None or y_pred.shape != y.shape:
             raise ValueError(
                 f"expected masks of one shape, got {tuple(y_pred.shape)} and {y if y is None else y.shape}"
@@ -27,7 +27,7 @@ class GlobalDice(CumulativeIterationMetric):
         counts = [pred & truth, pred & ~truth, ~pred & truth]
         return torch.stack([c.sum(1, dtype=torch.float64) for c in counts], dim=1)
 
-    def aggregate(self) -> Tensor:  # type: ignore[override]
+    def aggregate(self) -> Tensor:
         """Return the Dice of everything seen since ``reset``, a float64 scalar in 0..1."""
         counts = self.get_buffer()
         if not isinstance(counts, Tensor):
