@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dictionary transforms (``...d``) for MONAI pipelines, with their array twins.
+
+Whatever is random draws from MONAI's ``self.R``: ``set_random_state`` on the surrounding ``Compose`` fixes every
+outcome, and the global generators are neither read nor advanced.
+"""
+
+from __future__ import annotations
+
+from fewlabel.transforms.color import (
+    RandColorJitter,
+    RandColorJitterd,
+    RandGaussianBlur,
+    RandGaussianBlurd,
+    RandGrayscale,
+    RandGrayscaled,
+)
+from fewlabel.transforms.gridmask import RandGridMask, RandGridMaskd, grid_mask
+from fewlabel.transforms.labels import MapLabels, MapLabelsd, parse_label_map
+from fewlabel.transforms.rgb import ToRGB, ToRGBd
+from fewlabel.transforms.save_overlay import SaveOverlayd, read_picture
+from fewlabel.transforms.strong import IMAGENET_MEAN, IMAGENET_STD, StrongAugmentd
+from fewlabel.transforms.uncertainty import BinaryEntropy, BinaryEntropyd
+from fewlabel.transforms.warp import RandWarp, RandWarpd, warp, warp_matrix
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "BinaryEntropy",
+    "BinaryEntropyd",
+    "MapLabels",
+    "MapLabelsd",
+    "RandColorJitter",
+    "RandColorJitterd",
+    "RandGaussianBlur",
+    "RandGaussianBlurd",
+    "RandGrayscale",
+    "RandGrayscaled",
+    "RandGridMask",
+    "RandGridMaskd",
+    "RandWarp",
+    "RandWarpd",
+    "SaveOverlayd",
+    "StrongAugmentd",
+    "ToRGB",
+    "ToRGBd",
+    "grid_mask",
+    "parse_label_map",
+    "read_picture",
+    "warp",
+    "warp_matrix",
+]

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write predicted masks over the pixels of their input files."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import LoadImage, MapTransform
+from numpy.typing import NDArray
+from PIL import Image
+
+from fewlabel.errors import ConfigError
+from fewlabel.transforms._meta import FILE_KEY, meta_of, plain
+from fewlabel.transforms.overlay import COLORS, TRUTH_COLOR, Color, Picture, overlay
+
+_PIL_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Read a file as a picture in its own size.
+
+    Args:
+        path: a PNG, JPEG, BMP or TIFF picture, or one slice of a format that MONAI reads (NIfTI, DICOM), whose values
+            are stretched from the 1st to the 99th percentile.
+
+    Returns:
+        Shape ``(H, W, 3)``, uint8.
+
+    Raises:
+        ValueError: a file that holds more than one slice.
+    """
+    if Path(path).suffix.lower() in _PIL_SUFFIXES:
+        with Image.open(path) as picture:
+            if picture.mode.startswith(("I", "F")):
+                return _stretch(np.asarray(picture, np.float32))
+            return np.asarray(picture.convert("RGB"))
+    values = plain(LoadImage(image_only=True)(str(path))).numpy()
+    values = values.reshape([n for n in values.shape if n != 1])
+    if values.ndim != 2:
+        raise ValueError(f"expected one slice in '{path}', received shape {values.shape}.")
+    return _stretch(values.T)
+
+
+def _stretch(values: NDArray[np.floating[Any]]) -> Picture:
+    low, high = np.percentile(values, (1, 99))
+    gray = np.rint(255 * np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)
+
+
+class SaveOverlayd(MapTransform):
+    """Write each predicted mask as a tint and contour over its input file, as PNG.
+
+    The picture is read again from the file named in the metadata, so that the overlay shows the input's own pixels at
+    its own size, not the resized and normalized tensor. It stands after ``Invertd`` and ``AsDiscreted``, beside
+    ``SaveImaged``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str | Path,
+        image_key: str | None = None,
+        truth_key: str | None = None,
+        data_root_dir: str | Path = "",
+        output_postfix: str = "overlay",
+        axes: str = "WH",
+        alpha: float = 0.35,
+        colors: Sequence[Color] = COLORS,
+        truth_color: Color = TRUTH_COLOR,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        """Say what is written where.
+
+        Args:
+            keys: keys of integer masks, ``(1, W, H)`` or ``(W, H)``.
+            output_dir: folder of the overlays, made when it is missing.
+            image_key: key whose metadata names the input file; None takes the mask's own metadata.
+            truth_key: key of a true mask in the same axes, drawn as a second contour where an item has it; None draws
+                none.
+            data_root_dir: sub-folders of the input below this folder are kept below ``output_dir``; empty keeps none.
+            output_postfix: the file is ``<stem>_<output_postfix>.png``; an empty word leaves the stem alone.
+            axes: order of the mask's axes. ``WH`` is what MONAI's readers and ``Invertd`` give, ``HW`` what networks
+                see.
+            alpha: opacity of the tint.
+            colors: RGB of the classes.
+            truth_color: RGB of the true contour.
+            allow_missing_keys: skip keys that an item lacks instead of raising.
+
+        Raises:
+            ValueError: axes other than the two.
+        """
+        super().__init__(keys, allow_missing_keys)
+        if axes not in ("WH", "HW"):
+            raise ValueError(f"expected axes 'WH' or 'HW', received {axes!r}.")
+        self.output_dir, self.data_root_dir = Path(output_dir), data_root_dir
+        self.image_key, self.truth_key = image_key, truth_key
+        self.output_postfix, self.axes = output_postfix, axes
+        self.style: dict[str, Any] = {"alpha": alpha, "colors": colors, "truth_color": truth_color}
+        self._written: dict[Path, str] = {}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the overlays of one item; the item is returned as it came.
+
+        Raises:
+            ConfigError: two input files whose overlays would have the same name.
+            ValueError: no file name in the metadata, or a mask of another size than its file.
+        """
+        out = dict(data)
+        for key in self.key_iterator(out):
+            source = meta_of(out[self.image_key or key]).get(FILE_KEY)
+            if not source:
+                raise ValueError(f"expected a file name in the metadata of '{self.image_key or key}', found none.")
+            picture = read_picture(source)
+            truth = out.get(self.truth_key) if self.truth_key is not None else None
+            drawn = overlay(
+                picture,
+                self._labels(out[key], picture, str(key)),
+                None if truth is None else self._labels(truth, picture, str(self.truth_key)),
+                **self.style,
+            )
+            target = self._target(str(source))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawn).save(target)
+        return out
+
+    def _labels(self, mask: Any, picture: Picture, key: str) -> NDArray[np.int64]:
+        values = plain(mask).cpu().numpy()
+        values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
+        values = values.T if self.axes == "WH" else values
+        if values.shape != picture.shape[:2]:
+            raise ValueError(
+                f"expected '{key}' to be one mask of the size of its file (H, W) = {picture.shape[:2]}, received "
+                f"{values.shape} when read as axes={self.axes!r}; check Invertd and axes."
+            )
+        return np.rint(values).astype(np.int64)
+
+    def _target(self, source: str) -> Path:
+        path, folder = Path(source).resolve(), self.output_dir
+        if str(self.data_root_dir):
+            root = Path(self.data_root_dir).resolve()
+            folder = folder / path.parent.relative_to(root) if path.is_relative_to(root) else folder
+        suffixes = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+        stem = path.name.removesuffix(suffixes)
+        target = folder / (f"{stem}_{self.output_postfix}.png" if self.output_postfix else f"{stem}.png")
+        if self._written.setdefault(target, source) != source:
+            raise ConfigError(
+                f"the overlays of '{self._written[target]}' and '{source}' would have the same name: "
+                "set data_root_dir to the folder above them, so that sub-folders are kept."
+            )
+        return target
