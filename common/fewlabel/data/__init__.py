@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data lists, label budgets, labeled and unlabeled streams, and the pre-flight check.
+
+Names load on first use: MONAI costs seconds to import, and many callers need only one small function.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewlabel.data.budget import Splits, splits
+    from fewlabel.data.datalist import Datalist, read_datalist
+    from fewlabel.data.dataset import CachedDataset
+    from fewlabel.data.folders import datalist_from_folders
+    from fewlabel.data.items import TestList, inference_items, test_items, test_list
+    from fewlabel.data.labels import find_labels, without_labels
+    from fewlabel.data.loader import StreamLoader
+    from fewlabel.data.pool import unlabeled_pool
+    from fewlabel.data.preflight import CheckReport, check
+    from fewlabel.data.readers import SUFFIXES, AnyReader
+
+__all__ = [
+    "SUFFIXES",
+    "AnyReader",
+    "CachedDataset",
+    "CheckReport",
+    "Datalist",
+    "Splits",
+    "StreamLoader",
+    "TestList",
+    "check",
+    "datalist_from_folders",
+    "find_labels",
+    "inference_items",
+    "read_datalist",
+    "splits",
+    "test_items",
+    "test_list",
+    "unlabeled_pool",
+    "without_labels",
+]
+
+# No module bears the name of a function: MONAI resolves "fewlabel.data.splits" to a module where there is one.
+_HOMES = {
+    "budget": ("Splits", "splits"),
+    "datalist": ("Datalist", "read_datalist"),
+    "dataset": ("CachedDataset",),
+    "folders": ("datalist_from_folders",),
+    "items": ("TestList", "inference_items", "test_items", "test_list"),
+    "labels": ("find_labels", "without_labels"),
+    "loader": ("StreamLoader",),
+    "pool": ("unlabeled_pool",),
+    "preflight": ("CheckReport", "check"),
+    "readers": ("SUFFIXES", "AnyReader"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    if name == "phantoms":
+        return importlib.import_module(f"{__name__}.phantoms")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "phantoms"})

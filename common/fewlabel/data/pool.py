@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The unlabeled images that a method trains on, also where the labeled list was replaced from outside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fewlabel.data.budget import Splits
+from fewlabel.data.dataset import CachedDataset
+from fewlabel.data.items import inference_items
+from fewlabel.data.labels import Item, without_labels
+from fewlabel.data.readers import files_of
+from fewlabel.errors import ConfigError
+
+_LOG = logging.getLogger(__name__)
+
+
+def unlabeled_pool(
+    dataset: Any,
+    splits: Splits,
+    folder: str | Path = "",
+    transform: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
+    cache_rate: float | str = "auto",
+    image_key: str = "image",
+    label_key: str = "label",
+) -> CachedDataset:
+    """Return the data set of unlabeled images.
+
+    As long as ``dataset`` holds the labeled items of ``splits``, these are the unlabeled items of ``splits``. MONAI
+    Label puts a list of its own into ``train#dataset#data`` and knows no data set folder, so that ``splits`` would be
+    phantoms: then the images of ``folder`` are taken, less those that have a label. Where there is none at all, the
+    labeled images serve without their labels, with a warning.
+
+    Args:
+        dataset: the labeled data set; only its ``data`` is looked at.
+        splits: the split of the config.
+        folder: images for lists replaced from outside (the key ``unlabeled_dir``).
+        transform: preprocessing of unlabeled items.
+        cache_rate: as in :class:`CachedDataset`.
+        image_key: key of the image.
+        label_key: key of the label.
+
+    Returns:
+        A data set whose items carry no label.
+
+    Raises:
+        ConfigError: when ``folder`` is given beside the bundle's own split, whose list ``unlabeled`` is for that.
+    """
+    own = dataset.data is splits.labeled
+    if own and str(folder):
+        raise ConfigError(
+            f'unlabeled_dir {folder} is for MONAI Label: put its images into the list "unlabeled" of the datalist '
+            "(tools/make_datalist.py --unlabeled FOLDER)"
+        )
+    items = list(splits.unlabeled) if own else _from_folder(dataset.data, folder, image_key)
+    if not items:
+        _LOG.warning("there are no unlabeled images: the %d labeled ones serve without their labels", len(dataset.data))
+        items = [without_labels(item, image_key, label_key) for item in dataset.data]
+    return CachedDataset(items, transform, cache_rate)
+
+
+def _from_folder(labeled: Sequence[Item], folder: str | Path, image_key: str) -> list[Item]:
+    if not str(folder):
+        return []
+    known = {str(Path(f).resolve()) for item in labeled for f in files_of(item.get(image_key))}
+    items = inference_items(folder, image_key=image_key)
+    return [item for item in items if str(Path(item[image_key]).resolve()) not in known]
