@@ -4,6 +4,21 @@
 from __future__ import annotations
 
 from fewlabel.engines.stage import Stage
+from fewlabel.engines.steps import (
+    CrossPseudoSupervisionStep,
+    MeanTeacherStep,
+    MinMaxSimilarityStep,
+    SupervisedStep,
+    TrainingStep,
+)
 from fewlabel.engines.trainer import StreamTrainer
 
-__all__ = ["Stage", "StreamTrainer"]
+__all__ = [
+    "CrossPseudoSupervisionStep",
+    "MeanTeacherStep",
+    "MinMaxSimilarityStep",
+    "Stage",
+    "StreamTrainer",
+    "SupervisedStep",
+    "TrainingStep",
+]
