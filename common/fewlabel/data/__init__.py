@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from fewlabel.data.datalist import Datalist, read_datalist
     from fewlabel.data.dataset import CachedDataset
     from fewlabel.data.folders import datalist_from_folders
+    from fewlabel.data.formats import SUFFIXES
     from fewlabel.data.items import TestList, inference_items, test_items, test_list
     from fewlabel.data.labels import find_labels, without_labels
     from fewlabel.data.loader import StreamLoader
     from fewlabel.data.pool import unlabeled_pool
     from fewlabel.data.preflight import CheckReport, check
-    from fewlabel.data.readers import SUFFIXES, AnyReader
+    from fewlabel.data.readers import AnyReader
 
 __all__ = [
     "SUFFIXES",
@@ -47,13 +48,14 @@ _HOMES = {
     "budget": ("Splits", "splits"),
     "datalist": ("Datalist", "read_datalist"),
     "dataset": ("CachedDataset",),
+    "formats": ("SUFFIXES",),
     "folders": ("datalist_from_folders",),
     "items": ("TestList", "inference_items", "test_items", "test_list"),
     "labels": ("find_labels", "without_labels"),
     "loader": ("StreamLoader",),
     "pool": ("unlabeled_pool",),
     "preflight": ("CheckReport", "check"),
-    "readers": ("SUFFIXES", "AnyReader"),
+    "readers": ("AnyReader",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -14,9 +14,9 @@ from typing import Any
 from fewlabel.data.datalist import DEFAULT, Datalist, read_datalist
 from fewlabel.data.files import listed, relative, write_json
 from fewlabel.data.folds import hold_out_groups, shared_groups
+from fewlabel.data.formats import files_of
 from fewlabel.data.labels import Item, find_labels, has_label, without_labels
 from fewlabel.data.notebook import is_empty_mask
-from fewlabel.data.readers import files_of
 from fewlabel.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)

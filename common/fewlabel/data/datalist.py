@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fewlabel.data.files import relative
+from fewlabel.data.formats import files_of, suffix
 from fewlabel.data.labels import Item, find_labels, has_label
-from fewlabel.data.readers import files_of, suffix
 from fewlabel.errors import ConfigError, DataError
 
 DEFAULT = "datalist.json"

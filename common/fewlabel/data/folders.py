@@ -7,13 +7,13 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fewlabel.data.files import listed, natural, relative
+from fewlabel.data.formats import kind, stem, suffix
 from fewlabel.data.labels import Item
-from fewlabel.data.readers import kind, stem, suffix
 from fewlabel.errors import ConfigError, DataError
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def datalist_from_folders(
     Args:
         images: folder of images, searched with its subfolders; a subfolder of DICOM files is one image.
         labels: folder of masks; may be ``images`` itself when ``label_suffix`` tells them apart.
-        unlabeled: a further folder of images without masks.
+        unlabeled: a further folder of images without masks; these need no group.
         validation: share of the labeled items in [0, 1), as whole groups, or names of groups (``"OP3"``, a list).
         test: the same for the test list.
         group_pattern: regular expression searched in each name; its first group, or else the whole match, is the group
@@ -62,12 +62,10 @@ def datalist_from_folders(
     folders = [Path(f).expanduser().absolute() for f in (images, labels, unlabeled) if f is not None]
     base = Path(root).expanduser().absolute() if root is not None else Path(os.path.commonpath(folders))
     found = _files(images, image_suffix, "images")
-    masks: dict[str, list[Path]] = {}
-    if labels is not None:
-        masks = _files(labels, label_suffix, "labels")
-        if label_suffix and Path(labels).absolute() == Path(images).absolute():
-            found = {k: [p for p in v if not stem(p).endswith(label_suffix)] for k, v in found.items()}
-            found = {k: v for k, v in found.items() if v}
+    masks = _files(labels, label_suffix, "labels") if labels is not None else {}
+    if label_suffix and labels is not None and folders[0] == folders[1]:
+        found = _only(found, lambda path: not stem(path).endswith(label_suffix))
+        masks = _only(masks, lambda path: stem(path).endswith(label_suffix))
     more = _files(unlabeled, image_suffix, "unlabeled") if unlabeled is not None else {}
     pattern = _pattern(group_pattern)
     _stop_at_problems(found, masks, more, pattern, base)
@@ -89,6 +87,11 @@ def _files(folder: str | Path, name_suffix: str, key: str) -> dict[str, list[Pat
     if not files:
         raise ConfigError(f"--{key} {top} holds no image of a known format (PNG, JPEG, TIFF, NIfTI, DICOM)")
     return files
+
+
+def _only(files: Mapping[str, list[Path]], wanted: Callable[[Path], bool]) -> dict[str, list[Path]]:
+    kept = {name: [path for path in paths if wanted(path)] for name, paths in files.items()}
+    return {name: paths for name, paths in kept.items() if paths}
 
 
 def readable_files(top: Path) -> list[Path]:
@@ -131,9 +134,9 @@ def _stop_at_problems(
     if masks and not masks.keys() & images.keys():
         example = relative(next(iter(images.values()))[0], base)
         problems = [f"no mask has the name of an image ({example} ...): set label_suffix or image_suffix"]
-    for name in sorted({*images, *more}, key=natural):
-        if pattern is not None and not pattern.search(name):
-            problems.append(f"{name}: group_pattern {pattern.pattern!r} does not match this name")
+    if pattern is not None:
+        loose = [name for name in sorted(images, key=natural) if not pattern.search(name)]
+        problems += [f"{name}: group_pattern {pattern.pattern!r} does not match this name" for name in loose]
     if problems:
         raise DataError(problems)
 
@@ -165,7 +168,7 @@ def _split(
     """Set groups of labeled items aside; what has no label and no part in them becomes unlabeled."""
 
     def group(item: Item) -> str:
-        return str(item[group_key]) if group_key else str(item["image"])
+        return str(item.get(group_key)) if group_key else str(item["image"])
 
     labeled = [item for item in items if "label" in item]
     sizes: dict[str, int] = {}

@@ -12,8 +12,8 @@ from fewlabel.data.datalist import DEFAULT, read_datalist, unlabeled_of
 from fewlabel.data.files import listed, natural
 from fewlabel.data.folders import readable_files
 from fewlabel.data.folds import hold_out_groups
+from fewlabel.data.formats import SUFFIXES, kind
 from fewlabel.data.labels import Item
-from fewlabel.data.readers import SUFFIXES, kind
 from fewlabel.errors import ConfigError, DataError
 
 

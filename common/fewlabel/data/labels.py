@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewlabel.data.readers import suffix
+from fewlabel.data.formats import suffix
 
 Item = dict[str, Any]
 

@@ -178,7 +178,8 @@ class _Collate:
         streams: dict[int, list[Any]] = {number: [] for number in self.keys}
         for number, item in items:
             streams[number].extend(item if isinstance(item, list) else [item])
-        batches = {n: list_data_collate([_plain(i, self.keys[n]) for i in group]) for n, group in streams.items()}
+        with one_thread():  # copies this small are slower with several
+            batches = {n: list_data_collate([_plain(i, self.keys[n]) for i in group]) for n, group in streams.items()}
         batch: Batch = {"labeled": [batches[number] for number in batches if number != _UNLABELED]}
         if _UNLABELED in batches:
             batch["unlabeled"] = batches[_UNLABELED]

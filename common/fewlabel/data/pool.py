@@ -10,9 +10,9 @@ from typing import Any
 
 from fewlabel.data.budget import Splits
 from fewlabel.data.dataset import CachedDataset
+from fewlabel.data.formats import files_of
 from fewlabel.data.items import inference_items
 from fewlabel.data.labels import Item, without_labels
-from fewlabel.data.readers import files_of
 from fewlabel.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from fewlabel.data.budget import Splits
 from fewlabel.data.facts import Facts
+from fewlabel.data.formats import files_of
 from fewlabel.data.labels import Item, find_labels, has_label
 from fewlabel.data.notebook import notebook
-from fewlabel.data.readers import files_of
 from fewlabel.data.rules import Known, image_problems, mask_problems, size_words
 from fewlabel.errors import DataError
 
@@ -149,7 +149,9 @@ def _report(
         pairs=len(pairs),
         unlabeled=len(plain),
         sizes=_counts(size_words(fact) for fact in images),
-        channels=_counts(fact.channels for fact in images),
+        channels=_counts(
+            sum(facts[file, False].channels for file in files_of(item[image_key])) for item in (*pairs, *plain)
+        ),
         values=tuple(sorted({value for file in masks for value in facts[file, True].values})),
         warnings=tuple(warnings),
     )

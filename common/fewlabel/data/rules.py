@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from fewlabel.data.facts import Facts
+from fewlabel.data.formats import files_of
 from fewlabel.data.labels import Item
-from fewlabel.data.readers import files_of
 
 _COLORS = {"P": "palette", "PA": "palette", "CMYK": "CMYK", "YCbCr": "YCbCr", "LAB": "LAB", "HSV": "HSV"}
 _SAME_GRID_MM = 1e-2
@@ -38,10 +38,10 @@ def image_problems(item: Item, image_key: str, facts: Known, channels: Collectio
             problems.append(
                 f"{file}: {size_words(fact)}, but {files[0]} is {size_words(seen[0])}; channels must have one size"
             )
-    count = sum(fact.channels for fact in seen)
+    count = sum(1 if fact.mode == "LA" else fact.channels for fact in seen)  # gray with transparency is gray
     if not problems and count not in channels:
-        expected = ", ".join(str(n) for n in sorted(channels))
-        problems.append(f"{files[0]}: {count} channels where this bundle reads {expected}; convert the image")
+        expected = " or ".join(str(n) for n in sorted(channels))
+        problems.append(f"{files[0]}: channel count {count} where this bundle reads {expected}; convert the image")
     return problems
 
 
@@ -86,8 +86,8 @@ def _file_problems(file: str, fact: Facts, what: str) -> list[str]:
         return [f"{file}: {what} of no size ({size_words(fact)}); export it again or take it out of the datalist"]
     if not fact.finite:
         return [f"{file}: {what} with NaN or infinite values; replace them or take it out of the datalist"]
-    if fact.affine and abs(np.linalg.det(np.reshape(fact.affine, (4, 4))[:3, :3])) < 1e-12:
-        return [f"{file}: {what} whose spacing is zero along an axis; repair the header"]
+    if fact.affine and not abs(np.linalg.det(np.reshape(fact.affine, (4, 4))[:3, :3])) > 1e-12:  # not a number, too
+        return [f"{file}: {what} whose spacing is zero along an axis or no number; repair the header"]
     return []
 
 
