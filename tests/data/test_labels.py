@@ -18,6 +18,8 @@ from fewlabel.data import find_labels, without_labels
         ("Mask_left", "x.tif"),
         ("ground_truth", ["x.nii.gz", "y.nii.gz"]),
         ("seg", "x.nii"),
+        ("soft_mask", "x.npy"),
+        ("label_folder", "labels/x"),
         ("gt", Path("x.png")),
         ("annotation", np.zeros((2, 2))),
         ("target", "known.png"),
@@ -39,6 +41,7 @@ def test_labels_are_stripped_and_found(key: str, value: object) -> None:
         ("labels_present", [1, 2, 7]),
         ("segment", "b.png"),
         ("stain", "purple"),
+        ("label_grade", "grade 2.5"),
     ],
 )
 def test_tags_stay(key: str, value: object) -> None:

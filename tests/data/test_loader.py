@@ -26,7 +26,7 @@ from monai.transforms import (
 from tests.data.pictures import dataset
 
 from fewlabel.data import CachedDataset, StreamLoader, splits
-from fewlabel.errors import ConfigError
+from fewlabel.errors import ConfigError, DataError
 
 
 def _global_noise(image: torch.Tensor) -> torch.Tensor:
@@ -183,6 +183,18 @@ def test_several_crops_of_one_item_and_further_keys() -> None:
 def test_missing_key_is_named() -> None:
     with pytest.raises(KeyError, match=r"\['label'\] missing"):
         next(iter(StreamLoader(Dataset([{"image": torch.zeros(1)}]), epoch_length=1)))
+
+
+def _refuse(image: torch.Tensor) -> torch.Tensor:
+    raise DataError(["a.png: is no picture; remove it", "b.png: neither"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sentence_for_the_user_survives_a_worker(workers: int) -> None:
+    labeled = Dataset(_numbers(3).data, [Lambdad("image", _refuse)])
+    with pytest.raises(DataError) as error:
+        list(StreamLoader(labeled, epoch_length=2, num_workers=workers))
+    assert error.value.problems == ["a.png: is no picture; remove it", "b.png: neither"]
 
 
 def test_what_cannot_be_loaded() -> None:

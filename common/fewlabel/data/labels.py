@@ -8,11 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewlabel.data.formats import suffix
-
 Item = dict[str, Any]
 
 _LABEL_NAME = re.compile(r"label|mask|truth|annot|contour|(^|_)(gt|seg|segm|segmentations?)(_|$)", re.IGNORECASE)
+_FILE_NAME = re.compile(r"[/\\]|\.[a-z][a-z0-9]{0,7}$", re.IGNORECASE)  # of any format, also of none that is read
 
 
 def without_labels(
@@ -82,7 +81,7 @@ def _is_tag(value: Any) -> bool:
     """Whether a value is a number, a truth value, a word that names no file, or a short list of those."""
     if isinstance(value, (list, tuple)):
         return all(_is_tag(part) for part in value) and not any(isinstance(part, (list, tuple)) for part in value)
-    return value is None or isinstance(value, (int, float)) or (isinstance(value, str) and not suffix(value))
+    return value is None or isinstance(value, (int, float)) or (isinstance(value, str) and not _FILE_NAME.search(value))
 
 
 def _paths(value: Any) -> list[str]:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from monai.data import MetaTensor, list_data_collate
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from fewlabel.data.dataset import CachedDataset
 from fewlabel.data.randomness import one_thread, seeded
 from fewlabel.data.streams import Draw, Streams
-from fewlabel.errors import ConfigError
+from fewlabel.errors import ConfigError, DataError
 
 Batch = dict[str, Any]
 
@@ -116,7 +116,10 @@ class StreamLoader:
             pin_memory=self.pin_memory,
             generator=torch.Generator(),  # so that starting workers draws nothing from the global generator
         )
-        yield from loader
+        for batch in loader:
+            if isinstance(batch, _Refusal):
+                raise DataError(batch.problems) if batch.problems else ConfigError(batch.message)
+            yield batch
 
     def _fill(self) -> None:
         """Fill the caches in the main process, from which forked workers inherit them."""
@@ -165,7 +168,17 @@ class _Items:
             transform: Any = getattr(dataset, "transform", None)
             if hasattr(transform, "set_random_state"):
                 transform.set_random_state(seed=draw.seed)
-            return draw.stream, dataset[draw.item]
+            try:
+                return draw.stream, dataset[draw.item]
+            except ConfigError as error:
+                return draw.stream, _Refusal(error.message, tuple(getattr(error, "problems", ())))
+
+
+class _Refusal(NamedTuple):
+    """A sentence for the user on its way to the main process: raised in a worker, it would only end the worker."""
+
+    message: str
+    problems: tuple[str, ...]
 
 
 class _Collate:
@@ -174,7 +187,10 @@ class _Collate:
     def __init__(self, keys: Mapping[int, tuple[str, ...]]) -> None:
         self.keys = keys
 
-    def __call__(self, items: Iterable[tuple[int, Any]]) -> Batch:
+    def __call__(self, items: Sequence[tuple[int, Any]]) -> Batch | _Refusal:
+        for _, item in items:
+            if isinstance(item, _Refusal):
+                return item
         streams: dict[int, list[Any]] = {number: [] for number in self.keys}
         for number, item in items:
             streams[number].extend(item if isinstance(item, list) else [item])
