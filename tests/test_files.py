@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fewlabel.files import atomic, move_aside, write_json
+from fewlabel.files import atomic, cache_dir, move_aside, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -26,3 +26,11 @@ def test_move_aside_counts_up_and_keeps_others(tmp_path: Path) -> None:
         (tmp_path / "a").write_text(n)
         assert move_aside(tmp_path, ("a", "b")) == tmp_path / "previous" / n
     assert (tmp_path / "previous/1/a").read_text() == "1" and (tmp_path / "other").is_file()
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEWLABEL_CACHE", str(tmp_path / "mine"))
+    assert cache_dir() == tmp_path / "mine"
+    monkeypatch.delenv("FEWLABEL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "fewlabel"

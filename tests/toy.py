@@ -48,7 +48,7 @@ class ToyLoader:
 
 
 def toy_trainer(handlers: Any = (), max_epochs: int = 4, **options: Any) -> StreamTrainer:
-    """Return a trainer of a freshly, equally initialized toy; ``handlers(step, optimizer, scheduler)`` makes its handlers."""
+    """Return a trainer of an equally initialized toy; ``handlers(step, optimizer, scheduler)`` makes its handlers."""
     torch.manual_seed(0)
     step = ToyStep()
     optimizer = torch.optim.Adam(step.parameters(), lr=0.05)

@@ -12,8 +12,8 @@ from pathlib import Path
 import fire
 
 from fewlabel.data import datalist_from_folders
-from fewlabel.data.files import write_json
 from fewlabel.errors import ConfigError
+from fewlabel.files import write_json
 
 
 def make_datalist(

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent, whatever kills the process that writes them."""
+"""Files that are whole or absent, whatever kills the process that writes them, and where to keep them."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: ``FEWLABEL_CACHE``, else ``fewlabel`` in the user's cache."""
+    if chosen := os.environ.get("FEWLABEL_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fewlabel"
 
 
 @contextmanager
@@ -23,7 +32,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         yield temporary
         temporary.replace(path)
@@ -31,15 +40,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | Path, content: Any) -> Path:
     """Write ``content`` as readable JSON, atomically; paths and devices become strings.
 
     Args:
         path: the file to make or replace.
         content: anything that ``json`` writes.
+
+    Returns:
+        The path written.
     """
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    return Path(path)
 
 
 def move_aside(folder: str | Path, names: tuple[str, ...]) -> Path | None:

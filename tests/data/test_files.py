@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fewlabel.data.files import cache_dir, listed, natural, relative, write_json
+from fewlabel.data.files import listed, natural, relative
 
 
 @pytest.mark.parametrize(
@@ -36,19 +35,3 @@ def test_natural_order() -> None:
 def test_relative(tmp_path: Path) -> None:
     assert relative(tmp_path / "a" / "b.png", tmp_path) == "a/b.png"
     assert relative("OP1", tmp_path) == "OP1"
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "deep" / "a.json", {"a": 1})
-    assert json.loads(path.read_text()) == {"a": 1}
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1} and [p.name for p in path.parent.iterdir()] == ["a.json"]
-
-
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FEWLABEL_CACHE", str(tmp_path / "mine"))
-    assert cache_dir() == tmp_path / "mine"
-    monkeypatch.delenv("FEWLABEL_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / "fewlabel"

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from fewlabel.data.datalist import DEFAULT, Datalist, read_datalist
-from fewlabel.data.files import listed, relative, write_json
+from fewlabel.data.files import listed, relative
 from fewlabel.data.folds import hold_out_groups, shared_groups
 from fewlabel.data.formats import files_of
 from fewlabel.data.labels import Item, find_labels, has_label, without_labels
 from fewlabel.data.notebook import is_empty_mask
 from fewlabel.errors import ConfigError
+from fewlabel.files import write_json
 
 _LOG = logging.getLogger(__name__)
+PHANTOM_BUDGET = 8  # every phantom has a label, but a method for few labels shall be seen with few
 _GROUP_UNITS = ("group", "video", "patient")
 
 
@@ -101,7 +103,8 @@ def splits(
     Args:
         dataset_dir: folder of the data; empty takes the built-in phantoms.
         datalist: JSON file, absolute or relative to ``dataset_dir``.
-        label_budget: how many units keep their labels; None keeps all, those with empty masks included.
+        label_budget: how many units keep their labels; None keeps all, those with empty masks included
+            (of the built-in phantoms, 8).
         budget_unit: ``item``, or ``group`` (also called ``video`` or ``patient``): items with one ``group_key`` value.
         split_seed: seed of the draw.
         group_key: key of the group in each item; folds and group units need it.
@@ -121,15 +124,14 @@ def splits(
         DataError: when the data list is inconsistent.
     """
     budget = _budget(label_budget)
+    if budget is None and not str(dataset_dir or ""):
+        budget = PHANTOM_BUDGET
     source = read_datalist(dataset_dir, datalist, phantom, phantom_seed, image_key, label_key)
     held = listed(hold_out)
     if held:
         source = hold_out_groups(source, held, group_key, label_key)
     if not source.validation:
-        raise ConfigError(
-            f'datalist {source.source} has no "validation" items: add some (tools/make_datalist.py --validation 0.2) '
-            "or name groups with --hold_out"
-        )
+        _LOG.warning('datalist %s has no "validation" items: training runs without validation', source.source)
     for group in shared_groups(source, group_key):
         _LOG.warning("%s %s is in training and in validation: the figures will flatter", group_key, group)
     labeled, rest = _draw(source, budget, budget_unit, int(split_seed), group_key, image_key, label_key)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fewlabel.data.facts import Facts, read_facts
-from fewlabel.data.files import cache_dir, write_json
+from fewlabel.files import cache_dir, write_json
 
 _FORMAT = 1  # raise it when Facts change: older notes are then ignored
 _SETTLED_NS = 2_000_000_000  # a file touched later than this before it was read may change within one clock tick
