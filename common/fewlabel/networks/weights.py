@@ -45,13 +45,15 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except UNREADABLE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"{key} '{path}' cannot be read as weights only ({reason}): give a plain state dict"
         ) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{key} '{path}' holds a {type(content).__name__}: give a plain state dict")
     for name in ("model", "network", "state_dict"):
-        content = content[name] if isinstance(content, dict) and isinstance(content.get(name), dict) else content
+        content = content[name] if isinstance(content.get(name), dict) else content
     return {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
 
 
@@ -80,8 +82,12 @@ def load_weights(module: nn.Module, path: str | Path, key: str, strict: bool = F
             "it belongs to another architecture or profile"
         )
     module.load_state_dict(fitting, strict=False)
-    if left:
-        logger.warning(
-            "%s '%s' fills %d of %d tensors; %s ... keep their values", key, path, len(fitting), len(ours), left[0]
-        )
+    unused = [k for k in weights if k not in fitting]
+    if left or unused:
+        logger.warning("%s '%s': %s; %s", key, path, _some(left, "not filled"), _some(unused, "of the file not used"))
     return left
+
+
+def _some(names: list[str], what: str) -> str:
+    """Count tensors and name the first few."""
+    return f"{len(names)} tensors {what}" + (f" ({', '.join(names[:3])} ...)" if names else "")

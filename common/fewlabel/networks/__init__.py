@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Architectures that MONAI lacks, two networks side by side, heads, and weight averaging."""
+
+from __future__ import annotations
+
+from fewlabel.networks.ema import ema_update
+from fewlabel.networks.encoder_unet import EncoderUNet
+from fewlabel.networks.heads import Classifier, LogitHead, Projector
+from fewlabel.networks.twin import Twin, mean_logit
+from fewlabel.networks.weights import load_weights, read_weights
+
+__all__ = [
+    "Classifier",
+    "EncoderUNet",
+    "LogitHead",
+    "Projector",
+    "Twin",
+    "ema_update",
+    "load_weights",
+    "mean_logit",
+    "read_weights",
+]
