@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training steps: what one iteration of each method computes."""
+
+from __future__ import annotations
+
+from fewlabel.engines.steps.base import TrainingStep, labeled_pairs, unlabeled_images
+from fewlabel.engines.steps.cross_pseudo_supervision import CrossPseudoSupervisionStep
+from fewlabel.engines.steps.mean_teacher import MeanTeacherStep
+from fewlabel.engines.steps.min_max_similarity import MinMaxSimilarityStep
+from fewlabel.engines.steps.supervised import SupervisedStep
+
+__all__ = [
+    "CrossPseudoSupervisionStep",
+    "MeanTeacherStep",
+    "MinMaxSimilarityStep",
+    "SupervisedStep",
+    "TrainingStep",
+    "labeled_pairs",
+    "unlabeled_images",
+]
