@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time and peak memory of a call, and the speeds of the machine that bound it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from tools.bench.case import Work
+
+Call = Callable[[], object]
+
+
+def milliseconds(call: Call, device: torch.device) -> float:
+    """Return the wall time of one call, the device synchronized before and after."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    call()
+    synchronize()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def rounds(calls: Mapping[str, Call], device: torch.device, repeats: int, budget_s: float) -> dict[str, list[float]]:
+    """Time calls in turns, so that noise of a shared machine falls on all of them alike.
+
+    Args:
+        calls: what to time, by name.
+        device: what to synchronize.
+        repeats: most rounds, after two that warm up.
+        budget_s: no new round starts once this many seconds have gone and five rounds are done.
+
+    Returns:
+        Milliseconds by name, one entry per round.
+    """
+    for _ in range(2):
+        for call in calls.values():
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    start = time.perf_counter()
+    for done in range(repeats):
+        if done >= 5 and time.perf_counter() - start > budget_s:
+            break
+        for name, call in calls.items():
+            times[name].append(milliseconds(call, device))
+    return times
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Return lower quartile, median, upper quartile."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def peak_bytes(call: Call, device: torch.device) -> int:
+    """Return by how much a call raises the bytes that torch's allocator has handed out, at most."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        trace.export_chrome_trace(str(path))
+        events = [e for e in json.loads(path.read_text())["traceEvents"] if e.get("name") == "[memory]"]
+    current = peak = 0
+    for event in sorted(events, key=lambda e: (e["ts"], e["args"]["Ev Idx"])):
+        current += int(event["args"]["Bytes"])
+        peak = max(peak, current)
+    return peak
+
+
+class Machine:
+    """The device, its name, and its speeds, measured here and now with plain torch operators."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        on_gpu = device.type == "cuda"
+        self.name = torch.cuda.get_device_name(device) if on_gpu else _processor()
+        self.threads = 0 if on_gpu else torch.get_num_threads()
+        side, small, large = (8192, 2**26, 2**28) if on_gpu else (1024, 2**17, 2**24)
+        a, b, c = torch.rand(side, side, device=device), torch.rand(side, side, device=device), self._empty(side, side)
+        self.gflop_per_s = 2e-9 * side**3 / self._best(lambda: torch.mm(a, b, out=c))
+        x, y = torch.rand(small, device=device), self._empty(small)
+        self.gexp_per_s = 1e-9 * small / self._best(lambda: torch.exp2(x, out=y))
+        v, w = torch.rand(large, device=device), self._empty(large)
+        self.gbyte_per_s = 8e-9 * large / self._best(lambda: w.copy_(v))
+
+    def bound_ms(self, work: Work) -> float:
+        """Return the time below which this machine cannot do the work: the slowest resource, the others hidden."""
+        seconds = work.gflop / self.gflop_per_s, work.gexp / self.gexp_per_s, work.gbyte / self.gbyte_per_s
+        return 1e3 * max(seconds)
+
+    def _empty(self, *shape: int) -> torch.Tensor:
+        return torch.empty(*shape, device=self.device)
+
+    def _best(self, call: Call) -> float:
+        """Seconds of the fastest of 20 calls."""
+        return min(milliseconds(call, self.device) for _ in range(20)) / 1e3
+
+
+def commit(root: Path) -> str:
+    """Return the short commit of the working tree, with ``+`` where kernels or cases differ from it."""
+    git = ["git", "-C", str(root)]
+    found = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    if found.returncode:
+        return "unknown"
+    paths = ["common/fewlabel/kernels", "tools/bench", ":!tools/bench/results"]
+    dirty = subprocess.run([*git, "status", "--porcelain", "--", *paths], capture_output=True, text=True)
+    return found.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def _processor() -> str:
+    """Name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
