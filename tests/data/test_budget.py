@@ -139,12 +139,16 @@ def test_group_on_both_sides_is_pointed_out(tmp_path: Path, caplog: pytest.LogCa
     assert "V1 is in training and in validation" in caplog.text
 
 
-def test_lists_that_cannot_train(tmp_path: Path) -> None:
+def test_a_lab_with_five_labels_may_have_no_validation_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = dataset(tmp_path)
     content = json.loads((root / "datalist.json").read_text())
     (root / "datalist.json").write_text(json.dumps({**content, "validation": []}))
-    with pytest.raises(ConfigError, match="hold_out"):
-        splits(root)
+    assert splits(root).validation == () and "without validation" in caplog.text
+
+
+def test_lists_that_cannot_train(tmp_path: Path) -> None:
+    root = dataset(tmp_path)
+    content = json.loads((root / "datalist.json").read_text())
     bare = [{"image": item["image"]} for item in content["training"]]
     (root / "datalist.json").write_text(json.dumps({**content, "training": bare}))
     with pytest.raises(ConfigError, match="'label'"):

@@ -10,6 +10,7 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Events
 from monai.engines import Workflow
+from monai.utils import string_list_all_gather
 from torch import Tensor
 
 from fewlabel.files import atomic, write_json
@@ -62,7 +63,7 @@ class ScoresHandler:
         return str(path.relative_to(self.data_root))
 
     def _write(self, engine: Workflow) -> None:
-        names = [name for part in idist.all_gather_object(self._names) for name in part]
+        names = string_list_all_gather(self._names)  # rank after rank, as the metrics' own details
         if idist.get_rank() != 0:
             return
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
