@@ -51,10 +51,11 @@ KINDS = ["rgb.png", "rgb.bmp", "rgb.tif", "rgba.png", "gray.png", "gray.tif", "g
 
 
 @pytest.mark.filterwarnings("ignore:.*mode.*:DeprecationWarning")
+@pytest.mark.parametrize("reader", ["fewlabel.data.AnyReader", None])
 @pytest.mark.parametrize("kind", [*KINDS, "slice.nii.gz"])
-def test_file_formats_give_what_a_viewer_shows(kind: str, rgb: np.ndarray, tmp_path: Path) -> None:
+def test_file_formats_give_what_a_viewer_shows(kind: str, reader: str | None, rgb: np.ndarray, tmp_path: Path) -> None:
     path, shown = save(kind, rgb, tmp_path)
-    image = pipeline("PILReader" if kind.endswith("tif") else None)({"image": str(path)})["image"]
+    image = pipeline(reader or ("PILReader" if kind.endswith("tif") else None))({"image": str(path)})["image"]
     assert image.dtype == torch.float32 and image.shape == (3, H, W)
     np.testing.assert_allclose(np.asarray(image).transpose(1, 2, 0), shown, atol=1e-6)
 

@@ -72,11 +72,11 @@ def test_paper_hides_cells_in_the_mean_color() -> None:
     assert abs(np.mean([s for s in shares if s > 0.2]) - 0.36) < 0.02
 
 
-def test_none_changes_nothing_and_unknown_is_refused() -> None:
+def test_weak_changes_nothing_and_unknown_is_refused() -> None:
     data = item()
-    out = StrongAugmentd(label_key="label", strength="none").set_random_state(seed=0)(data)
+    out = StrongAugmentd(label_key="label", strength="weak").set_random_state(seed=0)(data)
     assert torch.equal(out["image"], data["image"]) and torch.equal(out["label"], data["label"])
-    with pytest.raises(ConfigError, match="'wild' is unknown: choose one of paper, moderate, none"):
+    with pytest.raises(ConfigError, match="'wild' is unknown: choose one of paper, moderate, weak"):
         StrongAugmentd(strength="wild")
 
 

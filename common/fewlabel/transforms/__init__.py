@@ -15,13 +15,13 @@ from fewlabel.transforms.color import (
     RandGrayscale,
     RandGrayscaled,
 )
+from fewlabel.transforms.geometry import RandWarp, RandWarpd, warp, warp_matrix
 from fewlabel.transforms.gridmask import RandGridMask, RandGridMaskd, grid_mask
 from fewlabel.transforms.labels import MapLabels, MapLabelsd, parse_label_map
 from fewlabel.transforms.rgb import ToRGB, ToRGBd
 from fewlabel.transforms.save_overlay import SaveOverlayd, read_picture
 from fewlabel.transforms.strong import IMAGENET_MEAN, IMAGENET_STD, StrongAugmentd
 from fewlabel.transforms.uncertainty import BinaryEntropy, BinaryEntropyd
-from fewlabel.transforms.warp import RandWarp, RandWarpd, warp, warp_matrix
 
 __all__ = [
     "IMAGENET_MEAN",

@@ -36,8 +36,8 @@ class ToRGB(Transform):
         palette PNG, CMYK JPEG       indices or inks                        ``"reader": {"_target_": "PILReader",
                                                                             "converter": "$lambda im:
                                                                             im.convert('RGB')"}``
-        TIFF                         as PNG (16-bit RGB as 8 bit)           ``"reader": "PILReader"``; NIfTI
-                                                                            still loads, through the fallback
+        TIFF                         as PNG (16-bit RGB as 8 bit)           ``"reader": "fewlabel.data.AnyReader"``
+                                                                            or ``"PILReader"``
         NIfTI slice ``(W, H, 1)``    ``(1, W, H, 1)``                       nothing (singletons are dropped)
         NIfTI or DICOM intensities   int16 or float64 outside ``[0, 1]``    ``ScaleIntensityRanged`` before
         ============================ ====================================== ==================================

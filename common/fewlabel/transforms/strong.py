@@ -10,8 +10,8 @@ from monai.transforms import Compose
 
 from fewlabel.errors import ConfigError
 from fewlabel.transforms.color import RandColorJitterd, RandGaussianBlurd, RandGrayscaled
+from fewlabel.transforms.geometry import RandWarpd
 from fewlabel.transforms.gridmask import RandGridMaskd
-from fewlabel.transforms.warp import RandWarpd
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,14 +43,14 @@ def _moderate(keys: list[str], mode: list[str], image_key: str, mean: Sequence[f
     ]
 
 
-def _none(keys: list[str], mode: list[str], image_key: str, mean: Sequence[float]) -> list[Any]:
+def _weak(keys: list[str], mode: list[str], image_key: str, mean: Sequence[float]) -> list[Any]:
     return []
 
 
 STRENGTHS: dict[str, Callable[[list[str], list[str], str, Sequence[float]], list[Any]]] = {
     "paper": _paper,
     "moderate": _moderate,
-    "none": _none,
+    "weak": _weak,
 }
 
 
@@ -62,7 +62,7 @@ class StrongAugmentd(Compose):
       in one case of five, blur of three pixels, GridMask in four cases of five.
     - ``moderate``: an ordinary set for supervised training. Flips, rotation by up to 30 degrees, scale 0.8 to 1.25,
       shift by a tenth, mild brightness, contrast, saturation and hue, some blur.
-    - ``none``: nothing, the paper's weak augmentation.
+    - ``weak``: nothing, what the paper does to labeled frames.
 
     It stands between ``Resized`` and ``NormalizeIntensityd``, on RGB in ``[0, 1]``. The paper applies GridMask after
     normalization and writes 0; here it writes the mean color before normalization, which gives the same numbers and
@@ -92,7 +92,7 @@ class StrongAugmentd(Compose):
             image_key: key of the picture, ``(3, H, W)``, float32 in ``[0, 1]``.
             label_key: key of the mask, ``(1, H, W)``, which gets the geometric part with nearest-neighbor sampling;
                 items without it pass. None: pictures only, a mask in the item stays where it was.
-            strength: ``paper``, ``moderate`` or ``none``.
+            strength: ``paper``, ``moderate`` or ``weak``.
             mean: color that GridMask writes, the mean that is later subtracted.
 
         Raises:
