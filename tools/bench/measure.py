@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -86,13 +87,24 @@ def peak_bytes(call: Call, device: torch.device) -> int:
 
 
 class Machine:
-    """The device, its name, and its speeds, measured here and now with plain torch operators."""
+    """The device, its name, and its speeds, measured with plain torch operators.
+
+    Attributes:
+        gflop_per_s: of a large float32 product.
+        gexp_per_s: of ``exp2`` on numbers in cache.
+        gbyte_per_s: of a copy out of cache, reads and writes.
+    """
+
+    gflop_per_s = gexp_per_s = gbyte_per_s = math.nan
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        on_gpu = device.type == "cuda"
-        self.name = torch.cuda.get_device_name(device) if on_gpu else _processor()
-        self.threads = 0 if on_gpu else torch.get_num_threads()
+        self.name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+        self.threads = 0 if device.type == "cuda" else torch.get_num_threads()
+
+    def measure(self) -> None:
+        """Measure the speeds as they are now: on a shared machine they change from minute to minute."""
+        device, on_gpu = self.device, self.device.type == "cuda"
         side, small, large = (8192, 2**26, 2**28) if on_gpu else (1024, 2**17, 2**24)
         a, b, c = torch.rand(side, side, device=device), torch.rand(side, side, device=device), self._empty(side, side)
         self.gflop_per_s = 2e-9 * side**3 / self._best(lambda: torch.mm(a, b, out=c))

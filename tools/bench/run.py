@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # started as a script
     sys.path.insert(0, str(ROOT))
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else torch's profiler announces each start and stop
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler announces each start and stop
 
 import fire  # noqa: E402
 import torch  # noqa: E402
@@ -52,8 +52,7 @@ def main(
     """
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     machine = Machine(place)
-    print(f"{machine.name}, CPU threads {machine.threads}: {machine.gflop_per_s:.0f} GFLOP/s, ", end="")
-    print(f"{machine.gexp_per_s:.1f} Gexp/s, {machine.gbyte_per_s:.0f} GB/s")
+    print(f"{machine.name}, CPU threads {machine.threads}")
     for name in cases.names() if case == "all" else [case]:
         rows = run(cases.load(name), machine, quick=_truth(quick))
         if _truth(append):
@@ -115,6 +114,7 @@ def write(rows: list[Row], path: Path) -> None:
 
 def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int) -> list[Row]:
     """Rows of one problem: time, memory, deviation from the baseline, distance to the bound."""
+    machine.measure()
     inputs = problem.make(machine.device)
     forms = {name: form for name, form in problem.implementations.items() if name not in problem.skip}
     calls = {name: partial(_once, form, inputs, problem.backward) for name, form in forms.items()}

@@ -23,7 +23,7 @@ SIZES = (
     (1, 2304, 32),
     (4, 2304, 32),
     (1, 9216, 16),
-    (1, 14400, 64),
+    (1, 12544, 64),
 )  # B, N, C; the dense form needs about 3 B N^2 4 bytes
 GRADIENTS = ("none", "query", "both", "symmetric")
 Loss = Callable[[Tensor, Tensor], Tensor]
