@@ -82,6 +82,32 @@ def test_misspelt_key_in_an_overlay(bundle: Path) -> None:
         started(bundle, {"learning_rte": 5})
 
 
+@pytest.mark.parametrize("key", ["train::trainr", "train::datasets"])
+def test_misspelt_key_of_a_section(bundle: Path, key: str) -> None:
+    """MONAI accepts these in silence too."""
+    with pytest.raises(ConfigError, match=f"unknown key '{key}': did you mean 'train::(trainer|dataset)'"):
+        started(bundle, **{key: 1})
+
+
+def test_sections_take_what_is_referenced_or_known_to_monai(bundle: Path) -> None:
+    overlay = {"train::extra": 3, "train::handlers": [], "seen": "$@train::extra + @train#extra", "own": {"free": 1}}
+    assert started(bundle, overlay | {"training": ["$@seen", "$@own"]}).run()[0] == 6
+
+
+def test_misspelt_argument_of_a_component(bundle: Path) -> None:
+    loss = {"_target_": "fewlabel.losses.StructureLoss", "_disabled_": True, "windw": 3}
+    with pytest.raises(ConfigError, match="unknown key 'seen::0::loss::windw': did you mean 'seen::0::loss::window'"):
+        started(bundle, {"seen": [{"loss": loss}]})
+    started(bundle, {"seen": {"_target_": "torch.nn.Identity", "whatever": 3}})
+
+
+def test_value_of_the_wrong_kind(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="max_epochs is 'many': give a whole number from 1 on"):
+        started(bundle, max_epochs="many")
+    with pytest.raises(ConfigError, match="method_enabled is 'no': give true or false"):
+        started(bundle, method_enabled="no")
+
+
 def test_keys_of_inference_and_of_new_references_are_known(bundle: Path) -> None:
     started(bundle, {"threshold": 0.4, "rank": 0, "train::trainer::lr": "$@rank * 0.1", "own_stage": ["$@seen"]})
 
@@ -120,7 +146,7 @@ def test_checkpoint_of_another_config_names_the_keys(bundle: Path) -> None:
 def test_places_machines_and_duration_make_no_other_run(bundle: Path, tmp_path: Path) -> None:
     _ran(bundle)
     overlay = {"who": "$fewlabel.bundle.identity()", "training": ["$@who"]}
-    started(bundle, overlay, max_epochs=9, device="cuda", output_dir=str(tmp_path / "elsewhere"))
+    started(bundle, overlay, max_epochs=9, device="cpu:0", output_dir=str(tmp_path / "elsewhere"))
 
 
 def test_never_does_not_compare(bundle: Path) -> None:

@@ -41,10 +41,10 @@ def handlers(folder: Path, kill_at: int | None = None, **options: Any) -> Callab
     def make(step: Any, optimizer: Any, scheduler: Any) -> list[Any]:
         resume = options.get("resume", "auto")
         made: list[Any] = [
-            RunFolderHandler(folder / "output", folder / "models", {"run": 1}, resume=resume),
             LrScheduleHandler(scheduler, print_lr=False),
             HistoryHandler(folder / "output"),
             CheckpointHandler(folder / "models", step.network, step, optimizer, scheduler, **options),
+            RunFolderHandler(folder / "output", folder / "models", {"run": 1}, resume=resume),
         ]
         return made + ([KillAt(kill_at)] if kill_at else [])
 
@@ -112,6 +112,22 @@ def test_weights_without_state_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "models/model.pt").write_bytes(b"shipped")
     toy_trainer(handlers(tmp_path), max_epochs=1).run()
     assert (tmp_path / "models/previous/1/model.pt").read_bytes() == b"shipped"
+
+
+def test_refused_start_moves_and_writes_nothing(tmp_path: Path) -> None:
+    toy_trainer(handlers(tmp_path)).run()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"init_checkpoint '.*nowhere\.pt' does not exist"):
+        toy_trainer(handlers(tmp_path, resume="never", init_checkpoint=tmp_path / "nowhere.pt")).run()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_weights_of_the_earlier_run_can_start_the_next(tmp_path: Path) -> None:
+    """They are read before they are moved aside."""
+    toy_trainer(handlers(tmp_path), max_epochs=1).run()
+    options = {"resume": "never", "init_checkpoint": tmp_path / "models/model.pt"}
+    toy_trainer(handlers(tmp_path, **options), max_epochs=1).run()
+    assert (tmp_path / "models/previous/1/model.pt").is_file() and (tmp_path / "models/model.pt").is_file()
 
 
 def test_model_files_hold_the_plain_network(tmp_path: Path) -> None:

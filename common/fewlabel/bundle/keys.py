@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Top-level keys of a config: which are known, and the words that stand for values.
+"""Keys of a config: which are known, and the words that stand for values.
 
 MONAI accepts a misspelt top-level override in silence (``--epocs 5`` trains with the default) and python-fire hands
 ``--method_enabled false`` over as the string ``"false"``, which is true. Both cost somebody a week once; not here.
@@ -8,7 +8,9 @@ MONAI accepts a misspelt top-level override in silence (``--epocs 5`` trains wit
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
+import pydoc
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,7 +31,7 @@ _MONAI_KEYS = frozenset(
     "initialize run finalize".split()
 )
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
-_REFERENCE = re.compile(r"[@%]([A-Za-z_]\w*)")
+_REFERENCE = re.compile(r"[@%]([A-Za-z_]\w*)(?:(?:::|#)(\w+))?")
 
 
 def repair_words(parser: ConfigParser) -> None:
@@ -43,7 +45,7 @@ def repair_words(parser: ConfigParser) -> None:
 
 
 def check_keys(config: Mapping[str, Any], config_root: Path) -> None:
-    """Refuse top-level keys that nothing reads.
+    """Refuse keys that nothing reads: at top level, in sections such as ``train``, and as arguments of our components.
 
     Args:
         config: the merged config of the run.
@@ -52,13 +54,43 @@ def check_keys(config: Mapping[str, Any], config_root: Path) -> None:
     Raises:
         ConfigError: for an unknown key, with the nearest known name.
     """
-    known = CONTRACT_KEYS | _MONAI_KEYS | _property_keys() | _keys_of_files(config_root) | _referenced(config)
-    known |= {key for key, value in config.items() if _is_run_id(value)}
-    for key in config:
+    files = _keys_of_files(config_root)
+    known = _sections([*_property_keys(), *_references(config), *((k, name) for k in files for name in files[k])])
+    run_ids = {key for key, value in config.items() if _is_run_id(value)}
+    _refuse_unknown("", config, {*CONTRACT_KEYS, *_MONAI_KEYS, *run_ids, *files, *known})
+    for key, section in config.items():
+        if files.get(key) and isinstance(section, Mapping) and "_target_" not in section:
+            _refuse_unknown(f"{key}::", section, known[key])
+    _check_arguments("", config)
+
+
+def _refuse_unknown(prefix: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    for key in keys:
         if key not in known:
-            nearest = difflib.get_close_matches(key, sorted(known - {"_meta_"}), n=1)
-            hint = f"did you mean '{nearest[0]}'?" if nearest else "see the table of keys in the bundle's README."
-            raise ConfigError(f"unknown key '{key}': {hint}")
+            nearest = difflib.get_close_matches(key, sorted({*known} - {"_meta_"}), n=1)
+            hint = f"did you mean '{prefix}{nearest[0]}'?" if nearest else "see the keys in the bundle's README."
+            raise ConfigError(f"unknown key '{prefix}{key}': {hint}")
+
+
+def _check_arguments(prefix: str, value: Any) -> None:
+    """Refuse arguments that a component of this package does not take; those of others are left to MONAI."""
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        _check_arguments(f"{prefix}{key}::", part)
+    if isinstance(value, Mapping) and str(value.get("_target_", "")).startswith("fewlabel."):
+        parameters = _parameters(value["_target_"])
+        if parameters is not None:
+            _refuse_unknown(prefix, [k for k in value if not (k.startswith("_") and k.endswith("_"))], parameters)
+
+
+def _parameters(target: str) -> list[str] | None:
+    """Names that a class or function takes; None when it takes any, or cannot be imported, which MONAI will tell."""
+    try:
+        found = pydoc.locate(target)
+    except pydoc.ErrorDuringImport:
+        return None
+    parameters = inspect.signature(found).parameters.values() if callable(found) else ()
+    return None if not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
 
 
 def check_run_id(config: Mapping[str, Any], run_id: str) -> None:
@@ -70,21 +102,35 @@ def check_run_id(config: Mapping[str, Any], run_id: str) -> None:
         raise ConfigError(f"unknown run id '{run_id}': {hint}")
 
 
-def _property_keys() -> frozenset[str]:
-    ids = [p["id"] for table in (TrainProperties, InferProperties, MetaProperties) for p in table.values()]
-    return frozenset(i.replace("#", "::").split("::")[0] for i in ids)
+def _property_keys() -> Iterable[tuple[str, str]]:
+    """What MONAI's properties name, as (key, key below it or nothing)."""
+    for table in (TrainProperties, InferProperties, MetaProperties):
+        for entry in table.values():
+            key, _, below = entry["id"].replace("::", "#").partition("#")
+            yield key, below.partition("#")[0]
 
 
-def _keys_of_files(config_root: Path) -> frozenset[str]:
-    keys: set[str] = set()
+def _keys_of_files(config_root: Path) -> dict[str, set[str]]:
+    """Top-level keys of the shipped configs, each with the keys of the section that it is."""
+    keys: dict[str, set[str]] = {}
     for name in ("train.json", "inference.json"):
         if (config_root / name).is_file():
-            keys |= set(json.loads((config_root / name).read_text(encoding="utf-8")))
-    return frozenset(keys)
+            for key, value in json.loads((config_root / name).read_text(encoding="utf-8")).items():
+                keys.setdefault(key, set()).update(value if isinstance(value, Mapping) else ())
+    return keys
 
 
-def _referenced(value: Any) -> frozenset[str]:
-    return frozenset(name for text in _strings(value) for name in _REFERENCE.findall(text))
+def _references(value: Any) -> Iterable[tuple[str, str]]:
+    """What strings refer to, as (key, key below it or nothing)."""
+    for text in _strings(value):
+        yield from ((match[1], match[2] or "") for match in _REFERENCE.finditer(text))
+
+
+def _sections(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    sections: dict[str, set[str]] = {}
+    for key, below in pairs:
+        sections.setdefault(key, set()).add(below)
+    return sections
 
 
 def _strings(value: Any) -> Iterable[str]:

@@ -16,6 +16,7 @@ from monai.utils import set_determinism, version_geq
 from fewlabel.bundle.caller import calling_parser, calling_workflow
 from fewlabel.bundle.identity import differing_keys, identity, own_data
 from fewlabel.bundle.keys import check_keys, check_run_id, repair_words
+from fewlabel.bundle.values import check_values
 from fewlabel.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,10 @@ logger = logging.getLogger(__name__)
 def start() -> None:
     """Check the config that calls this (as first item of ``initialize``) and seed the run.
 
-    In order: the words ``true``, ``false`` and ``null`` of the command line become values; unknown top-level keys and
-    run ids are refused; installed versions are compared with the bundle's ``metadata.json``; ``bundle_root`` must be a
-    bundle and the output folders writable; a ``ckpt_dir`` that belongs to another config is refused; everything is
-    seeded.
+    In order: the words ``true``, ``false`` and ``null`` of the command line become values; unknown keys and run ids
+    are refused, and values of the wrong kind; installed versions are compared with the bundle's ``metadata.json``;
+    ``bundle_root`` must be a bundle and the output folders writable; a ``ckpt_dir`` that belongs to another config is
+    refused; everything is seeded.
 
     Raises:
         ConfigError: one sentence and exit code 1 for whatever is wrong.
@@ -37,6 +38,7 @@ def start() -> None:
     if workflow is not None:
         check_keys(parser.get(), Path(workflow.config_root_path))
         check_run_id(parser.get(), workflow.run_id)
+    check_values(parser.get())
     check_versions(parser.get("_meta_") or {})
     check_bundle_root(parser, workflow)
     training = workflow is not None and _trains(parser, workflow.run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fewlabel.handlers.checkpoint import CheckpointHandler
 from fewlabel.handlers.history import HistoryHandler
+from fewlabel.handlers.model import ModelLoader
 from fewlabel.handlers.progress import ProgressHandler
 from fewlabel.handlers.run_folder import RunFolderHandler
 from fewlabel.handlers.scores import ScoresHandler
@@ -13,6 +14,7 @@ from fewlabel.handlers.throughput import ThroughputHandler
 __all__ = [
     "CheckpointHandler",
     "HistoryHandler",
+    "ModelLoader",
     "ProgressHandler",
     "RunFolderHandler",
     "ScoresHandler",

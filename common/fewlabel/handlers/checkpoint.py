@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class CheckpointHandler:
-    """Save after every epoch, resume exactly; stands last among the handlers of the trainer.
+    """Save after every epoch, resume exactly; stands after validation, scheduler and history.
 
     Written atomically by rank 0, tensors and plain containers only, so that everything loads with
     ``weights_only=True``:

@@ -23,7 +23,10 @@ class _Split(Protocol):
 
 
 class RunFolderHandler:
-    """Prepare ``ckpt_dir`` and ``output_dir`` when training starts; stands first among the handlers.
+    """Prepare ``ckpt_dir`` and ``output_dir`` when training starts; stands last among the handlers.
+
+    Last, so that whatever refuses to start (weights that do not fit, a damaged state) has spoken before anything is
+    moved or written.
 
     A run that does not resume finds its folders empty: weights and records of an earlier run move to ``previous/<n>``
     beside them, nothing is deleted. Then ``run.json`` (command, config, versions, commit, machine) and ``split.json``
@@ -58,6 +61,7 @@ class RunFolderHandler:
 
     def started(self, engine: Engine) -> None:
         """Move an earlier run aside and write the records."""
+        idist.barrier()  # every process has read the weights that it starts from
         if idist.get_rank() == 0:
             if not self._resumes():
                 self._move_aside()

@@ -190,7 +190,8 @@ def _build_encoder(
     except (TypeError, ValueError, AssertionError, IndexError, RuntimeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"encoder '{name}' with encoder_options {options} cannot be built by timm: {reason}"
+            f"encoder '{name}' with encoder_options {options} cannot be built by timm: {reason}; choose another one "
+            "of timm.list_models(), or other options"
         ) from None
     found = tuple(encoder.feature_info.reduction())
     if found != REDUCTIONS:

@@ -46,9 +46,10 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise ConfigError(
-            f"{key} '{path}' cannot be read as weights only ({reason}): give a plain state dict"
+            f"{key} '{path}' cannot be read as weights only ({reason}): it is damaged or holds code; give a plain "
+            "state dict"
         ) from None
     if not isinstance(content, dict):
         raise ConfigError(f"{key} '{path}' holds a {type(content).__name__}: give a plain state dict")
@@ -64,25 +65,24 @@ def load_weights(module: nn.Module, path: str | Path, key: str, strict: bool = F
         module: receives the weights, on whatever device it is.
         path: as in :func:`read_weights`.
         key: the config key that names the file, for the messages.
-        strict: demand that every weight of the module is in the file.
+        strict: demand that every weight of the module is in the file, and nothing else.
 
     Returns:
         The names of the module that the file did not fill.
 
     Raises:
-        ConfigError: when nothing fits, or, with ``strict``, when anything is left over.
+        ConfigError: when nothing fits, or, with ``strict``, when anything is left over on either side.
     """
     weights, ours = read_weights(path, key), module.state_dict()
     fitting = {k: v for k, v in weights.items() if k in ours and ours[k].shape == v.shape}
-    left = [k for k in ours if k not in fitting]
-    if not fitting or (strict and left):
-        example = left[0] if left else "anything"
+    left, unused = [k for k in ours if k not in fitting], [k for k in weights if k not in fitting]
+    if not fitting or (strict and (left or unused)):
         raise ConfigError(
-            f"{key} '{path}' does not fit the network ({len(fitting)} of {len(ours)} tensors; not {example}): "
-            "it belongs to another architecture or profile"
+            f"{key} '{path}' does not fit the network ({len(fitting)} of {len(ours)} tensors; not "
+            f"{[*left, *unused, 'anything'][0]}): it belongs to another architecture or profile, so give the overlays "
+            f"that it was trained with or another {key}"
         )
     module.load_state_dict(fitting, strict=False)
-    unused = [k for k in weights if k not in fitting]
     if left or unused:
         logger.warning("%s '%s': %s; %s", key, path, _some(left, "not filled"), _some(unused, "of the file not used"))
     return left

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values of the keys that every bundle has: kinds and ranges, checked before anything is built.
+
+Without this, ``--batch_size two`` ends in three nested tracebacks, and ``--method_enabled no``, a word that is true,
+trains with the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+from fewlabel.errors import ConfigError
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Refuse values of another kind or out of range; expressions are left to their evaluation.
+
+    Args:
+        config: the merged config of the run, words already repaired.
+
+    Raises:
+        ConfigError: naming the key, the value and what it should be.
+    """
+    for key, (holds, words) in _RULES.items():
+        value = config.get(key)
+        is_expression = isinstance(value, str) and value.startswith(("$", "@", "%"))
+        if key in config and not is_expression and not holds(value):
+            raise ConfigError(f"{key} is {value!r}: give {words}")
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) in (2, 3) and all(map(_whole(1), value))
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and float(value) > 0
+
+
+def _is_share(value: Any) -> bool:
+    return _is_positive(value) and float(value) < 1
+
+
+def _is_device(value: Any) -> bool:
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        return False
+    return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+
+
+_FROM_0 = (_whole(0), "a whole number from 0 on")
+_FROM_1 = (_whole(1), "a whole number from 1 on")
+_SWITCH = (lambda value: value in (True, False), "true or false")
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("seed", "split_seed", "num_workers"), _FROM_0),
+    **dict.fromkeys(("batch_size", "max_epochs", "epoch_length", "val_interval", "accumulation_steps"), _FROM_1),
+    **dict.fromkeys(("method_enabled", "amp"), _SWITCH),
+    "learning_rate": (_is_positive, "a number above 0"),
+    "threshold": (_is_share, "a probability between 0 and 1"),
+    "spatial_size": (_is_size, "a list of 2 or 3 sizes, such as [96,128]"),
+    "label_map": (lambda value: value is None or isinstance(value, Mapping), 'a map such as {"1": 1, "255": 1}'),
+    "resume": (lambda value: value in ("auto", "never"), "auto or never"),
+    "device": (_is_device, "a device of this machine, such as cpu or cuda:0"),
+}

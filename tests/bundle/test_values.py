@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values of the keys that every bundle has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fewlabel.bundle.values import check_values
+from fewlabel.errors import ConfigError
+
+GOOD: dict[str, list[Any]] = {
+    "batch_size": [1, 4],
+    "seed": [0],
+    "learning_rate": [1, 1e-4],
+    "method_enabled": [True, False, 1, 0],
+    "amp": [True],
+    "spatial_size": [[96, 128], (8, 8, 8)],
+    "label_map": [None, {"1": 1}],
+    "resume": ["auto", "never"],
+    "device": ["cpu", torch.device("cpu"), "meta"],
+    "max_epochs": ["$@epochs * 2", "@epochs", "%epochs"],
+    "threshold": [0.5],
+}
+BAD: dict[str, list[Any]] = {
+    "batch_size": [0, -1, 2.0, "two", None, True],
+    "seed": [-1, "x"],
+    "learning_rate": [0, -1.0, "fast", True, float("nan")],
+    "method_enabled": ["no", "off", 2, None],
+    "amp": ["yes"],
+    "spatial_size": [32, "32,48", [32], [32, 0], [1, 2, 3, 4], [32, 48.0]],
+    "label_map": [3, [1]],
+    "resume": ["maybe", True],
+    "device": ["gpu", "", None, "cuda:4096"],
+    "threshold": [0, 1, 2.0],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in GOOD.items() for v in values])
+def test_good_values(key: str, value: Any) -> None:
+    check_values({key: value, "own_key": "anything"})
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in BAD.items() for v in values])
+def test_bad_values(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_values({key: value})
+    assert caught.value.message.startswith(f"{key} is {value!r}: give ")
