@@ -14,7 +14,7 @@ import pytest
 from tests.guards._tree import refuse, shown, text_of, tracked_files
 
 LIMIT = 500 * 1024  # the same as check-added-large-files --maxkb=500
-UNIX = ("/usr/bin/env", "/dev/null", "/dev/stdin", "/dev/stdout", "/dev/stderr")
+UNIX = ("/usr/bin/env", "/dev/null", "/proc/cpuinfo", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 URL = re.compile(r"\b(?:https?|ftp|git|ssh|s3)(?:\+\w+)?://[^\s\"'<>)\]]+")
 _ROOTS = "home|root|work|workspace|tmp|Users|mnt|media|scratch|Volumes|private|nfs|gpfs|lustre|kaggle"
 _DEEP = "data|datasets?|opt|srv|var|usr|etc|dev|proc|content|storage|shared|project|projects"

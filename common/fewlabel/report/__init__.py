@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from fewlabel.report.overlay import montage
+from fewlabel.report.pictures import COLORS, TRUTH_COLOR, montage, overlay
 
-__all__ = ["montage"]
+__all__ = ["COLORS", "TRUTH_COLOR", "montage", "overlay"]
