@@ -9,11 +9,13 @@ from fewlabel.handlers.model import ModelLoader
 from fewlabel.handlers.progress import ProgressHandler
 from fewlabel.handlers.run_folder import RunFolderHandler
 from fewlabel.handlers.scores import ScoresHandler
+from fewlabel.handlers.tensorboard import LazyWriter
 from fewlabel.handlers.throughput import ThroughputHandler
 
 __all__ = [
     "CheckpointHandler",
     "HistoryHandler",
+    "LazyWriter",
     "ModelLoader",
     "ProgressHandler",
     "RunFolderHandler",
