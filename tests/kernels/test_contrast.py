@@ -19,15 +19,19 @@ BACKENDS = ("cpu", "reference")
 SHAPES = [(1, 1, 1, 1), (2, 5, 7, 3), (1, 40, 23, 16), (3, 17, 17, 5), (2, 1, 30, 2)]
 
 
-@pytest.fixture(params=["one tile", "many tiles"])
-def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test as it is and with tiles so small that even tiny inputs need many."""
+@pytest.fixture(params=[None, 1, 3], ids=["one tile", "many tiles", "many tiles, 3 threads"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a test as it is and with tiles so small that even tiny inputs need many, on one thread and on some."""
 
     def small(length: int, device: torch.device) -> Iterator[slice]:
         return (slice(start, min(start + 7, length)) for start in range(0, length, 7))
 
-    if request.param == "many tiles":
+    before = torch.get_num_threads()
+    if request.param:
         monkeypatch.setattr(cpu, "_blocks", small)
+        torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 def unit(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -248,19 +252,38 @@ def test_strides_do_not_matter(symmetric: bool, backend: str) -> None:
         assert_near(a, b)
 
 
+def test_inference_mode() -> None:
+    q, k = unit(2, 1300, 4), unit(2, 1300, 4, seed=1)
+    expected = info_nce(q, k, symmetric=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode():
+            assert_near(info_nce(q, k, symmetric=True), expected)
+            assert_near(info_nce(q, k), info_nce(q, k, backend="reference"))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_float64_is_kept_and_types_are_promoted() -> None:
     q = unit(1, 10, 4, dtype=torch.float64)
     assert masked_lse(q, q.float())[0].dtype == torch.float64
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_repeats_are_bit_equal_and_the_graph_serves_twice(symmetric: bool) -> None:
+def test_repeats_are_bit_equal_and_the_graph_serves_twice(symmetric: bool, threads: int) -> None:
     q, k = unit(1, 2400, 8).requires_grad_(), unit(1, 2400, 8, seed=1).requires_grad_()
-    value = info_nce(q, k, symmetric=symmetric)
-    first = torch.autograd.grad(value, (q, k), retain_graph=True)
-    second = torch.autograd.grad(value, (q, k))
-    again = info_nce(q, k, symmetric=symmetric)
-    third = torch.autograd.grad(again, (q, k))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        value = info_nce(q, k, symmetric=symmetric)
+        first = torch.autograd.grad(value, (q, k), retain_graph=True)
+        second = torch.autograd.grad(value, (q, k))
+        again = info_nce(q, k, symmetric=symmetric)
+        third = torch.autograd.grad(again, (q, k))
+    finally:
+        torch.set_num_threads(before)
     assert torch.equal(value, again)
     for a, b, c in zip(first, second, third, strict=True):
         assert torch.equal(a, b)

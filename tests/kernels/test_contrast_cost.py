@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -43,6 +45,15 @@ class Watch(TorchDispatchMode):
                 self.alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
         self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
         return out
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The watch sees one thread only; and on one thread a busy machine slows all forms alike."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def sides(n: int = N, c: int = C) -> tuple[Tensor, Tensor]:
@@ -85,7 +96,7 @@ def test_full_size_info_nce_equals_dense_and_peaks_at_a_few_megabytes() -> None:
     with Watch() as naive:
         dense_loss = dense(q, k)
         dense_grads = torch.autograd.grad(dense_loss, (q, k))
-    assert tiled.peak <= 10 * MIB
+    assert tiled.peak <= 6 * MIB
     assert naive.peak >= 600 * MIB
     value, *exact_grads = exact(q, k)
     assert loss.item() == pytest.approx(value, rel=1e-6)
@@ -95,12 +106,28 @@ def test_full_size_info_nce_equals_dense_and_peaks_at_a_few_megabytes() -> None:
         assert deviation(got, other) <= 1e-6
 
 
+def test_the_whole_process_grows_by_a_few_megabytes() -> None:
+    """With two threads, and whatever libraries take beside torch's own allocations."""
+    script = """if True:
+        import resource, torch
+        from fewlabel.kernels.contrast import info_nce
+        def step(n):
+            q, k = (torch.nn.functional.normalize(torch.randn(1, n, 16), dim=-1).requires_grad_() for _ in range(2))
+            info_nce(q, k).backward()
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB
+        torch.set_num_threads(2)
+        print(-step(1200) + step(9216))
+    """
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert int(done.stdout) <= 32 * 1024
+
+
 @pytest.mark.parametrize("loss", [info_nce, all_negative])
 def test_symmetric_form_is_as_small(loss: Callable[..., Tensor]) -> None:
     q, k = sides(4608)
     with Watch() as watch:
         torch.autograd.grad(loss(q, k, symmetric=True), (q, k))
-    assert watch.peak <= 8 * MIB
+    assert watch.peak <= 4 * MIB
 
 
 def test_memory_grows_with_n_and_not_with_n_squared() -> None:
@@ -113,12 +140,12 @@ def test_memory_grows_with_n_and_not_with_n_squared() -> None:
             assert lse_neg is not None
             torch.autograd.grad((lse_neg - lse_all).mean(), (q, k))
         peaks.append(watch.peak)
-    fixed = 2 * 1152**2 * 4  # two tiles
+    fixed = 2 * 576**2 * 4  # two tiles
     assert peaks[1] - fixed <= 3.1 * (peaks[0] - fixed)
 
 
 def test_a_frozen_key_costs_nothing() -> None:
-    q, k = sides(2000)
+    q, k = sides(1100)
     frozen, live = k.detach(), k
     for key, products in ((frozen, 0), (live, 4)):  # 2 x 2 tiles are computed again for a live key
         loss = info_nce(q, key)
@@ -132,7 +159,7 @@ def test_a_frozen_key_costs_nothing() -> None:
 
 @pytest.mark.slow
 def test_tiled_is_not_slower_than_dense() -> None:
-    """On one thread and in turns, so that a busy machine slows both alike; about 12 times faster when it is idle."""
+    """In turns, so that a busy machine slows both alike; about 12 times faster is what an idle one shows."""
     q, k = sides()
 
     def milliseconds(loss: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -140,11 +167,6 @@ def test_tiled_is_not_slower_than_dense() -> None:
         torch.autograd.grad(loss(q, k.detach()), q)
         return 1e3 * (time.perf_counter() - start)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        times = [(milliseconds(info_nce), milliseconds(dense)) for _ in range(6)][1:]  # the first warms up
-    finally:
-        torch.set_num_threads(threads)
+    times = [(milliseconds(info_nce), milliseconds(dense)) for _ in range(6)][1:]  # the first warms up
     tiled, naive = (statistics.median(column) for column in zip(*times, strict=True))
     assert tiled <= naive

@@ -122,8 +122,8 @@ class Machine:
         return torch.empty(*shape, device=self.device)
 
     def _best(self, call: Call) -> float:
-        """Seconds of the fastest of 20 calls."""
-        return min(milliseconds(call, self.device) for _ in range(20)) / 1e3
+        """Seconds of the fastest of 8 calls."""
+        return min(milliseconds(call, self.device) for _ in range(8)) / 1e3
 
 
 def commit(root: Path) -> str:

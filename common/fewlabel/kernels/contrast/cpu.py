@@ -13,14 +13,16 @@ The N x M similarities exist one tile at a time, in a buffer that stays in cache
 
 Exponentials are taken in base 2 (log2(e) / temperature is folded into the query), which is more than twice as fast as
 ``exp``. Logits known to be bounded need no shift at all: with |logit| <= 40, sums of E lie far inside float32.
-Otherwise each row carries an online maximum. Tiles are visited in a fixed order and added without atomics: repeats are
-bit-equal.
+Otherwise each row carries an online maximum.
+
+Blocks of rows (of keys in their backward pass) are dealt out to threads that meet once, at the end. Each sums its tiles
+in a fixed order, without locks or atomics: with the same number of threads, repeats are bit-equal.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fewlabel.kernels.backend import full_precision
+from fewlabel.kernels.threads import run_shares, share_count
 
 _LOG2_E = math.log2(math.e)
 _FLOOR = -1e29  # a row's first maximum: below every logit, above _BARRED
@@ -87,10 +90,7 @@ class _RowLSE(torch.autograd.Function):
         lse2 = query.new_empty(streams, batch, length)
         means = query.new_empty(streams if keep else 0, batch, length, channels)
         with full_precision(query.device):
-            for b in range(batch):
-                labels = _item(query_labels, b), _item(key_labels, b)
-                sweep = _Sweep(query[b], key[b], *labels, temperature, exclude_self)
-                _sum_rows(sweep, bounded, lse2[:, b], means[:, b])
+            _Sweep(query, key, query_labels, key_labels, temperature, exclude_self).rows(bounded, lse2, means)
         ctx.save_for_backward(query, key, query_labels, key_labels, lse2, means)
         ctx.temperature, ctx.exclude_self = temperature, exclude_self
         ctx.set_materialize_grads(False)
@@ -109,12 +109,9 @@ class _RowLSE(torch.autograd.Function):
                     if gain is not None:
                         grad_query.addcmul_(gain.unsqueeze(-1), mean)
             if grad_key is not None:
-                shifts = lse2.masked_fill(lse2 == -math.inf, _NO_KEY)
-                for b in range(query.shape[0]):
-                    labels = _item(query_labels, b), _item(key_labels, b)
-                    sweep = _Sweep(query[b], key[b], *labels, ctx.temperature, ctx.exclude_self)
-                    weighted = [None if g is None else g[b].unsqueeze(-1) * query[b] for g in gains]
-                    _sum_keys(sweep, shifts[:, b], weighted, grad_key[b])
+                sweep = _Sweep(query, key, query_labels, key_labels, ctx.temperature, ctx.exclude_self)
+                weighted = [None if gain is None else gain.unsqueeze(-1) * query for gain in gains]
+                sweep.keys(lse2.masked_fill(lse2 == -math.inf, _NO_KEY), weighted, grad_key)
         return grad_query, grad_key, None, None, None, None, None, None
 
 
@@ -125,17 +122,11 @@ class _PairLSE(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, temperature: float, exclude_self: bool, keep: bool
     ) -> tuple[Tensor, Tensor]:
-        sums = query.new_zeros(query.shape[:2]), key.new_zeros(key.shape[:2])
-        moments = [
-            side.new_zeros(side.shape if keep and needed else 0)
-            for side, needed in zip((query, key), ctx.needs_input_grad[:2], strict=True)
-        ]
+        wanted = [keep and needed for needed in ctx.needs_input_grad[:2]]
         with full_precision(query.device):
-            for b in range(query.shape[0]):
-                sweep = _Sweep(query[b], key[b], None, None, temperature, exclude_self)
-                _sum_both(sweep, query[b], [s[b] for s in sums], [m[b] if m.numel() else None for m in moments])
+            sums, moments = _Sweep(query, key, None, None, temperature, exclude_self).both(query, wanted)
         for moment, total in zip(moments, sums, strict=True):
-            if moment.numel():
+            if moment is not None:
                 moment.div_(_positive(total).unsqueeze(-1))
         lse = sums[0].log(), sums[1].log()
         ctx.save_for_backward(*lse, *moments)
@@ -157,7 +148,7 @@ class _PairLSE(torch.autograd.Function):
 
 
 class _Sweep:
-    """The similarities of one item in base 2, tile by tile, in buffers that are used again and again."""
+    """All similarities in base 2, tile by tile: each share of the work has buffers that it uses again and again."""
 
     def __init__(
         self,
@@ -172,20 +163,83 @@ class _Sweep:
         self.key = key.contiguous()
         self.query_labels, self.key_labels = query_labels, key_labels
         self.exclude_self = exclude_self
-        self.row_blocks = list(_blocks(query.shape[0], query.device))
-        self.column_blocks = list(_blocks(key.shape[0], key.device))
-        height, width = (max(map(_length, side), default=0) for side in (self.row_blocks, self.column_blocks))
-        self.scratch = query.new_empty(1 if query_labels is None else 2, height * width)
+        self.row_blocks = list(_blocks(query.shape[1], query.device))
+        self.column_blocks = list(_blocks(key.shape[1], key.device))
 
-    def tile(self, rows: slice, columns: slice) -> list[Tensor]:
+    def rows(self, bounded: bool, lse2: Tensor, means: Tensor) -> None:
+        """Fill (streams, B, N) log-sum-exp and (streams or 0, B, N, C) mean keys; a share has its own rows."""
+
+        def block(b: int, rows: slice, scratch: Tensor, share: int) -> None:
+            blocks = [_RowBlock(self.query[b, rows], bounded, len(means) > 0) for _ in lse2]
+            for columns in self.column_blocks:
+                for running, logits in zip(blocks, self._tile(b, rows, columns, scratch), strict=True):
+                    running.add(logits, self.key[b, columns])
+            for stream, running in enumerate(blocks):
+                running.write(lse2[stream, b, rows], means[stream, b, rows] if len(means) else None)
+
+        self._share(block, self.row_blocks, self._count(self.row_blocks))
+
+    def keys(self, shifts: Tensor, weighted: list[Tensor | None], grad_key: Tensor) -> None:
+        """Add softmax^T @ (gain * query) of every stream to the (B, M, C) gradient; a share has its own keys."""
+
+        def block(b: int, columns: slice, scratch: Tensor, share: int) -> None:
+            for rows in self.row_blocks:
+                tiles = self._tile(b, rows, columns, scratch)
+                for shift, query, logits in zip(shifts, weighted, tiles, strict=True):
+                    if query is not None:
+                        softmax = logits.sub_(shift[b, rows].unsqueeze(-1)).exp2_()
+                        grad_key[b, columns].addmm_(softmax.t(), query[b, rows])
+
+        self._share(block, self.column_blocks, self._count(self.column_blocks))
+
+    def both(self, query: Tensor, wanted: list[bool]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return sums of exponentials and, where wanted, sums weighted by partners, along rows and along columns.
+
+        A share has its own rows. Columns it shares with others, so each adds up its own part; parts are added last.
+        """
+        shares = self._count(self.row_blocks)
+        row_sum, column_sums = query.new_zeros(query.shape[:2]), self.key.new_zeros(shares, *self.key.shape[:2])
+        row_moment = torch.zeros_like(self.query) if wanted[0] else None
+        column_moments = self.key.new_zeros(shares, *self.key.shape) if wanted[1] else None
+
+        def block(b: int, rows: slice, scratch: Tensor, share: int) -> None:
+            for columns in self.column_blocks:
+                weights = self._tile(b, rows, columns, scratch)[0].exp2_()
+                row_sum[b, rows].add_(weights.sum(dim=1))
+                column_sums[share, b, columns].add_(weights.sum(dim=0))
+                if row_moment is not None:
+                    row_moment[b, rows].addmm_(weights, self.key[b, columns])
+                if column_moments is not None:
+                    column_moments[share, b, columns].addmm_(weights.t(), query[b, rows])
+
+        self._share(block, self.row_blocks, shares)
+        column_moment = None if column_moments is None else column_moments.sum(dim=0)
+        return [row_sum, column_sums.sum(dim=0)], [row_moment, column_moment]
+
+    def _count(self, blocks: list[slice]) -> int:
+        return share_count(len(blocks) * self.query.shape[0], self.query.device)
+
+    def _share(self, block: Callable[[int, slice, Tensor, int], None], blocks: list[slice], shares: int) -> None:
+        """Deal (item, block) pairs out to shares in turn."""
+        tasks = [(b, part) for b in range(self.query.shape[0]) for part in blocks]
+        height, width = (max(map(_length, side), default=0) for side in (self.row_blocks, self.column_blocks))
+        scratch = self.query.new_empty(shares, 1 if self.query_labels is None else 2, height * width)
+
+        def work(share: int) -> None:
+            for b, part in tasks[share::shares]:
+                block(b, part, scratch[share], share)
+
+        run_shares(work, shares)
+
+    def _tile(self, b: int, rows: slice, columns: slice, scratch: Tensor) -> list[Tensor]:
         """Return the logits of a tile: over all keys and, with labels, a second time over other labels only."""
         shape = _length(rows), _length(columns)
-        tiles = [buffer[: shape[0] * shape[1]].view(shape) for buffer in self.scratch]
-        torch.mm(self.query[rows], self.key[columns].t(), out=tiles[0])
+        tiles = [buffer[: shape[0] * shape[1]].view(shape) for buffer in scratch]
+        torch.mm(self.query[b, rows], self.key[b, columns].t(), out=tiles[0])
         if self.exclude_self:
             tiles[0].diagonal(rows.start - columns.start).fill_(-math.inf)
         if self.query_labels is not None and self.key_labels is not None:
-            torch.eq(self.query_labels[rows, None], self.key_labels[None, columns], out=tiles[1])
+            torch.eq(self.query_labels[b, rows, None], self.key_labels[b, None, columns], out=tiles[1])
             torch.add(tiles[0], tiles[1], alpha=_BARRED, out=tiles[1])
         return tiles
 
@@ -222,42 +276,6 @@ class _RowBlock:
             torch.div(self.moment, _positive(self.total).unsqueeze(-1), out=mean)
 
 
-def _sum_rows(sweep: _Sweep, bounded: bool, lse2: Tensor, means: Tensor) -> None:
-    """Fill (streams, N) log-sum-exp and (streams or 0, N, C) mean keys of one item."""
-    keep = means.shape[0] > 0
-    for rows in sweep.row_blocks:
-        blocks = [_RowBlock(sweep.query[rows], bounded, keep) for _ in lse2]
-        for columns in sweep.column_blocks:
-            for block, logits in zip(blocks, sweep.tile(rows, columns), strict=True):
-                block.add(logits, sweep.key[columns])
-        for stream, block in enumerate(blocks):
-            block.write(lse2[stream, rows], means[stream, rows] if keep else None)
-
-
-def _sum_keys(sweep: _Sweep, shifts: Tensor, weighted: list[Tensor | None], grad_key: Tensor) -> None:
-    """Add softmax^T @ (gain * query) of every stream to the (M, C) gradient of the keys of one item."""
-    for rows in sweep.row_blocks:
-        for columns in sweep.column_blocks:
-            for shift, query, logits in zip(shifts, weighted, sweep.tile(rows, columns), strict=True):
-                if query is not None:
-                    softmax = logits.sub_(shift[rows].unsqueeze(-1)).exp2_()
-                    grad_key[columns].addmm_(softmax.t(), query[rows])
-
-
-def _sum_both(sweep: _Sweep, query: Tensor, sums: list[Tensor], moments: list[Tensor | None]) -> None:
-    """Add up exponentials, and exponential-weighted partners where wanted, along rows and along columns."""
-    row_moment, column_moment = moments
-    for rows in sweep.row_blocks:
-        for columns in sweep.column_blocks:
-            weights = sweep.tile(rows, columns)[0].exp2_()
-            sums[0][rows].add_(weights.sum(dim=1))
-            sums[1][columns].add_(weights.sum(dim=0))
-            if row_moment is not None:
-                row_moment[rows].addmm_(weights, sweep.key[columns])
-            if column_moment is not None:
-                column_moment[columns].addmm_(weights.t(), query[rows])
-
-
 def _gain(upstream: Tensor | None, lse: Tensor, temperature: float) -> Tensor | None:
     """Return the upstream gradient divided by the temperature, 0 where a row saw no key."""
     if upstream is None:
@@ -271,12 +289,11 @@ def _positive(total: Tensor) -> Tensor:
 
 
 def _blocks(length: int, device: torch.device) -> Iterator[slice]:
-    """Cut a length in about equal blocks of at most 1,152 (a tile of 5 MB), on a GPU of 4,096.
+    """Cut a length in about equal blocks of at most 576 (a tile of 1.3 MB stays in the cache of a core); GPU: 4,096.
 
-    Measured on CPU: smaller tiles pay more for each call (several times more where cores are shared), larger ones fall
-    out of cache. Widths are multiples of 16, but not of 512, where rows of a tile would fall on the same cache sets.
+    Widths are multiples of 16, but not of 512, where rows of a tile would fall on the same cache sets.
     """
-    largest = 1152 if device.type == "cpu" else 4096
+    largest = 576 if device.type == "cpu" else 4096
     width = math.ceil(length / max(1, math.ceil(length / largest)) / 16) * 16
     width += 16 * (width % 512 == 0)
     for start in range(0, length, max(width, 1)):
@@ -285,7 +302,3 @@ def _blocks(length: int, device: torch.device) -> Iterator[slice]:
 
 def _length(block: slice) -> int:
     return int(block.stop - block.start)
-
-
-def _item(labels: Tensor | None, index: int) -> Tensor | None:
-    return None if labels is None else labels[index]

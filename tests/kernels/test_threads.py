@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from fewlabel.kernels.threads import run_shares, share_count
+
+
+@pytest.fixture(autouse=True)
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_share_count() -> None:
+    assert share_count(10, torch.device("cpu")) == 4
+    assert share_count(3, torch.device("cpu")) == 3
+    assert share_count(0, torch.device("cpu")) == 1
+    assert share_count(10, torch.device("cuda")) == 1
+
+
+def test_shares_run_on_threads_of_one_torch_thread_without_gradients() -> None:
+    meet = threading.Barrier(3, timeout=60)  # passes only if the shares run side by side
+    seen: dict[int, tuple[str, int, bool]] = {}
+
+    def work(share: int) -> None:
+        meet.wait()
+        seen[share] = threading.current_thread().name, torch.get_num_threads(), torch.is_grad_enabled()
+
+    run_shares(work, 3)
+    assert {threads for _, threads, _ in seen.values()} == {1}
+    assert {grad for *_, grad in seen.values()} == {False}
+    assert len({name for name, *_ in seen.values()}) == 3
+    assert seen[0][0] == threading.current_thread().name
+    assert torch.get_num_threads() == 4
+    assert torch.is_grad_enabled()
+    born: list[int] = []
+    after = threading.Thread(target=lambda: born.append(torch.get_num_threads()))
+    after.start()
+    after.join()
+    assert born == [4]
+
+
+def test_one_share_keeps_all_threads() -> None:
+    seen: list[int] = []
+    run_shares(lambda share: seen.append(torch.get_num_threads()), 1)
+    assert seen == [4]
+
+
+@pytest.mark.parametrize("culprit", [0, 2])
+def test_an_error_of_a_share_arrives_and_threads_are_put_back(culprit: int) -> None:
+    def work(share: int) -> None:
+        if share == culprit:
+            raise ArithmeticError(f"share {share}")
+
+    with pytest.raises(ArithmeticError, match=f"share {culprit}"):
+        run_shares(work, 3)
+    assert torch.get_num_threads() == 4
+
+
+def test_inference_mode_reaches_the_shares() -> None:
+    with torch.inference_mode():
+        total = torch.zeros(3)
+        run_shares(lambda share: total[share].add_(share), 3)
+    assert total.tolist() == [0, 1, 2]
