@@ -9,22 +9,25 @@ for the command line, ``ConfigWorkflow(...)``, overlays, ``torchrun`` and severa
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow, load
 
 T = TypeVar("T")
 
 
-def _caller(kind: type[T]) -> T | None:
+def _frames() -> Iterator[FrameType]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        owner: Any = frame.f_locals.get("self")
-        if isinstance(owner, kind):
-            return owner
+        yield frame
         frame = frame.f_back
-    return None
+
+
+def _caller(kind: type[T]) -> T | None:
+    owners: Iterator[Any] = (frame.f_locals.get("self") for frame in _frames())
+    return next((owner for owner in owners if isinstance(owner, kind)), None)
 
 
 def calling_workflow() -> ConfigWorkflow | None:
@@ -42,3 +45,8 @@ def calling_parser() -> ConfigParser:
     if parser is None:
         raise RuntimeError("this function is called by an expression of a bundle config, not from Python")
     return parser
+
+
+def is_loading() -> bool:
+    """Whether ``monai.bundle.load`` evaluates the config, which wants the network, from any folder, and runs nothing."""
+    return any(frame.f_code is load.__code__ for frame in _frames())

@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism, version_geq
 
-from fewlabel.bundle.caller import calling_parser, calling_workflow
+from fewlabel.bundle.caller import calling_parser, calling_workflow, is_loading
 from fewlabel.bundle.identity import differing_keys, identity, own_data
 from fewlabel.bundle.keys import check_keys, check_run_id, repair_words
 from fewlabel.bundle.values import check_values
@@ -40,6 +40,8 @@ def start() -> None:
         check_run_id(parser.get(), workflow.run_id)
     check_values(parser.get())
     check_versions(parser.get("_meta_") or {})
+    if is_loading():
+        return
     check_bundle_root(parser, workflow)
     training = workflow is not None and _trains(parser, workflow.run_id)
     for key in ("output_dir", "ckpt_dir") if training else ("output_dir",):

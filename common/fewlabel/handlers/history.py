@@ -34,6 +34,7 @@ class HistoryHandler:
         self._rows: list[dict[str, str]] | None = None
         self._sums: dict[str, Tensor] = {}
         self._began = 0.0
+        self._rate = 0.0
 
     def attach(self, engine: Workflow) -> None:
         """Register with the trainer."""
@@ -45,6 +46,7 @@ class HistoryHandler:
         if self._rows is None:
             self._rows = [row for row in self._read() if int(row["epoch"]) < engine.state.epoch]
         self._sums, self._began = {}, time.perf_counter()
+        self._rate = engine.optimizer.param_groups[0]["lr"]  # of this epoch: a scheduler steps before _write
 
     def _read(self) -> list[dict[str, str]]:
         if not self.file.is_file():
@@ -63,7 +65,7 @@ class HistoryHandler:
         row: dict[str, str] = {"epoch": str(state.epoch), "iteration": str(state.iteration)}
         row |= {name: f"{value:.6g}" for name, value in means.items()}
         row |= self._validation(state.epoch)
-        row["lr"] = f"{engine.optimizer.param_groups[0]['lr']:.6g}"
+        row["lr"] = f"{self._rate:.6g}"
         row["seconds"] = f"{time.perf_counter() - self._began:.2f}"
         assert self._rows is not None
         self._rows.append(row)
