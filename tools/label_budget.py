@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train and evaluate the variants of a bundle's ``configs/experiments.json`` over budgets and label draws.
 
-Usage: ``python tools/label_budget.py --dataset_dir DIR --datalist dataset.json --csv results.csv [--variants a,b]``.
+Usage: ``python tools/label_budget.py --dataset_dir DIR --datalist dataset.json --csv_file FILE [--variants a,b]``.
 One row a run is appended to the CSV; rows that are there are skipped, so a sweep that was stopped goes on where it
 was. Settings, the last iterate and the threshold are those of the configs: nothing is chosen on the reported list.
 """

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class ScoresHandler:
         list_name: which list was read (``test`` or ``validation``).
         settings: what the figures depend on (threshold, member, checkpoint), written beside them.
         columns: names of the per-case columns of metrics with several, by metric; others use the metric's name.
-        data_root: folder that file names are made relative to; None keeps them as they are.
+        data_root: folder that file names are made relative to; None or empty takes the one that all cases share.
     """
 
     def __init__(
@@ -54,18 +55,13 @@ class ScoresHandler:
         self._names = []
 
     def _add(self, engine: Workflow) -> None:
-        self._names += [self._name(item) for item in engine.state.batch]
-
-    def _name(self, item: dict[str, Any]) -> str:
-        path = Path(str(item["image"].meta["filename_or_obj"]))
-        if self.data_root is None or not path.is_relative_to(self.data_root):
-            return str(path)
-        return str(path.relative_to(self.data_root))
+        self._names += [str(item["image"].meta["filename_or_obj"]) for item in engine.state.batch]
 
     def _write(self, engine: Workflow) -> None:
-        names = string_list_all_gather(self._names)  # rank after rank, as the metrics' own details
+        files = string_list_all_gather(self._names)  # rank after rank, as the metrics' own details
         if idist.get_rank() != 0:
             return
+        names = _relative(files, self.data_root)
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         write_json(
             self.output_dir / "metrics.json",
@@ -87,6 +83,13 @@ class ScoresHandler:
             names = self.columns.get(metric) or [metric if width == 1 else f"{metric}_{i}" for i in range(width)]
             found |= {name: [f"{row[i]:.6g}" for row in rows] for i, name in enumerate(names)}
         return found
+
+
+def _relative(files: list[str], root: Path | None) -> list[str]:
+    """Name files from the data root; outside of it, or without one, from the folder that all of them share."""
+    if root is None or not all(Path(file).is_relative_to(root) for file in files):
+        root = Path(os.path.commonpath([str(Path(file).parent) for file in files])) if files else Path()
+    return [Path(file).relative_to(root).as_posix() for file in files]
 
 
 def print_scores(metrics: dict[str, float], list_name: str, cases: int) -> None:
