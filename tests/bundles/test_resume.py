@@ -22,6 +22,7 @@ from tests.bundles.tiny import EVALUATE, TRAIN, command, dataset, run, settings,
 
 pytestmark = pytest.mark.slow
 EPOCHS, PATIENCE_S = 3, 240
+PROCESSES = Path("/proc")
 
 
 @dataclass
@@ -99,7 +100,7 @@ def _kill(pid: int) -> None:
 
 def _family(pid: int) -> list[int]:
     """A process and all that descend from it; torchrun's workers lead sessions of their own."""
-    parents = {int(p.name): _parent(p) for p in Path("/proc").iterdir() if p.name.isdigit()}
+    parents = {int(p.name): _parent(p) for p in PROCESSES.iterdir() if p.name.isdigit()}
     family = [pid]
     for member in family:
         family += [child for child, parent in parents.items() if parent == member]
@@ -128,7 +129,7 @@ def _same(a: Any, b: Any, where: str) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not Path("/proc/self/stat").is_file():
+    if not (PROCESSES / "self").exists():
         pytest.skip("finds the processes to kill in /proc")
     return dataset(tmp_path_factory.mktemp("data"))
 

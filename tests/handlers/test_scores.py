@@ -17,8 +17,8 @@ from fewlabel.handlers import ScoresHandler
 from fewlabel.metrics import GlobalDice, key_dice
 
 
-def evaluated(folder: Path, root: Path, **options: Any) -> list[dict[str, str]]:
-    """Score two cases, one right and one half right; return the rows of the table."""
+def evaluated(folder: Path, root: Path, passes: int = 1, **options: Any) -> list[dict[str, str]]:
+    """Score two cases, one right and one half right, so many times; return the rows of the table."""
     label = torch.zeros(1, 4, 4)
     label[..., :2] = 1
     half = label.clone()
@@ -36,7 +36,7 @@ def evaluated(folder: Path, root: Path, **options: Any) -> list[dict[str, str]]:
     engine.state.metric_details = {}
     key_dice().attach(engine, "mean_dice")
     ScoresHandler(folder, "test", {"threshold": 0.5}, **options).attach(engine)
-    engine.run(batches)
+    engine.run(batches * passes)
     with (folder / "metrics_per_case.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
 
@@ -49,6 +49,11 @@ def test_mean_and_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["list"] == "test" and found["cases"] == 2 and found["settings"] == {"threshold": 0.5}
     assert found["metrics"]["mean_dice"] == pytest.approx(5 / 6, abs=1e-5)
     assert "mean_dice" in capsys.readouterr().out
+
+
+def test_cases_that_several_processes_saw_stand_there_once(tmp_path: Path) -> None:
+    assert evaluated(tmp_path / "twice", tmp_path, passes=2) == evaluated(tmp_path / "once", tmp_path)
+    assert json.loads((tmp_path / "twice" / "metrics.json").read_text())["cases"] == 2
 
 
 @pytest.mark.parametrize("root", [None, "", "elsewhere"])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fewlabel.data.loader import StreamLoader
     from fewlabel.data.pool import unlabeled_pool
     from fewlabel.data.preflight import CheckReport, check
+    from fewlabel.data.ranks import rank_sampler
     from fewlabel.data.readers import AnyReader
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "datalist_from_folders",
     "find_labels",
     "inference_items",
+    "rank_sampler",
     "read_datalist",
     "splits",
     "test_items",
@@ -55,6 +57,7 @@ _HOMES = {
     "loader": ("StreamLoader",),
     "pool": ("unlabeled_pool",),
     "preflight": ("CheckReport", "check"),
+    "ranks": ("rank_sampler",),
     "readers": ("AnyReader",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from fewlabel.data.dataset import CachedDataset
 from fewlabel.data.randomness import one_thread, seeded
+from fewlabel.data.ranks import rank_and_world
 from fewlabel.data.streams import Draw, Streams
 from fewlabel.errors import ConfigError, DataError
 
@@ -103,7 +104,7 @@ class StreamLoader:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        rank, world = _process()
+        rank, world = rank_and_world()
         draws = Streams(self._streams, self.batch_size, self.epoch_length, self.seed, self.epoch, rank, world)
         if self.num_workers and multiprocessing.get_start_method() == "fork":
             with one_thread():
@@ -125,7 +126,7 @@ class StreamLoader:
         """Fill the caches in the main process, from which forked workers inherit them."""
         for dataset in (self.dataset, self.unlabeled):
             if isinstance(dataset, CachedDataset):
-                dataset.fill(progress=_process()[0] == 0)
+                dataset.fill(progress=rank_and_world()[0] == 0)
 
 
 def _indices(count: int, labeled_streams: str) -> dict[int, Sequence[int]]:
@@ -145,14 +146,6 @@ def _indices(count: int, labeled_streams: str) -> dict[int, Sequence[int]]:
             "method_enabled to false"
         )
     return {0: everything[0::2], 1: everything[1::2]}
-
-
-def _process() -> tuple[int, int]:
-    """Return the rank of this process and how many there are."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 class _Items:

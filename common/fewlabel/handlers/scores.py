@@ -61,13 +61,16 @@ class ScoresHandler:
         files = string_list_all_gather(self._names)  # rank after rank, as the metrics' own details
         if idist.get_rank() != 0:
             return
-        names = _relative(files, self.data_root)
+        first = {file: row for row, file in reversed([*enumerate(files)])}
+        rows = sorted(first.values())  # each case once, also where the list is so short that all processes saw it
+        names = _relative([files[row] for row in rows], self.data_root)
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         write_json(
             self.output_dir / "metrics.json",
             {"list": self.list_name, "cases": len(names), "settings": self.settings, "metrics": metrics},
         )
-        table = {"case": names} | self._case_columns(engine.state.metric_details)
+        columns = self._case_columns(engine.state.metric_details)
+        table = {"case": names} | {name: [column[row] for row in rows] for name, column in columns.items()}
         file = self.output_dir / "metrics_per_case.csv"
         with atomic(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
