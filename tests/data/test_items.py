@@ -86,3 +86,16 @@ def test_phantom_frames_without_a_path(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(phantoms, "folder", lambda name, seed: dataset(tmp_path), raising=False)
     items = data.inference_items()
     assert _names(items) == ["f08.png", "f09.png"] and all(item.keys() == {"image"} for item in items)
+
+
+def test_files_whose_masks_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a/x.png", "a/x.jpg", "a/x.y.png", "b/x.png", "c.nii.gz", "c.png"):
+        picture(tmp_path / name.replace(".nii.gz", ".png")).rename(tmp_path / name)
+    picture(tmp_path / "c.png")
+    with pytest.raises(DataError) as caught:
+        data.inference_items(tmp_path)
+    assert len(caught.value.problems) == 2
+    assert all(word in str(caught.value) for word in ("a/x.jpg", "a/x.png", "c.nii.gz", "c.png", "same name"))
+    assert len(data.inference_items(tmp_path, unique=False)) == 6
+    (tmp_path / "list.txt").write_text("b/x.png\nb/x.png\n")
+    assert len(data.inference_items(tmp_path / "list.txt")) == 2, "one file twice replaces nothing but itself"

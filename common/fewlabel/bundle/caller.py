@@ -48,5 +48,5 @@ def calling_parser() -> ConfigParser:
 
 
 def is_loading() -> bool:
-    """Whether ``monai.bundle.load`` evaluates the config, which wants the network, from any folder, and runs nothing."""
+    """Whether ``monai.bundle.load`` evaluates the config: it wants the network, from any folder, and runs nothing."""
     return any(frame.f_code is load.__code__ for frame in _frames())

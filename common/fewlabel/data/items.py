@@ -12,7 +12,7 @@ from fewlabel.data.datalist import DEFAULT, read_datalist, unlabeled_of
 from fewlabel.data.files import listed, natural
 from fewlabel.data.folders import readable_files
 from fewlabel.data.folds import hold_out_groups
-from fewlabel.data.formats import SUFFIXES, kind
+from fewlabel.data.formats import SUFFIXES, files_of, kind, stem
 from fewlabel.data.labels import Item
 from fewlabel.errors import ConfigError, DataError
 
@@ -92,6 +92,7 @@ def inference_items(
     phantom: str = "endoscopy",
     phantom_seed: int = 0,
     image_key: str = "image",
+    unique: bool = True,
 ) -> list[Item]:
     """Return the images to segment, without labels.
 
@@ -104,27 +105,40 @@ def inference_items(
         phantom: which phantoms.
         phantom_seed: which draw of them.
         image_key: key of the image in the items.
+        unique: refuse files of one folder that differ in their suffix only, because one mask would replace the other.
 
     Returns:
         ``[{image_key: absolute path}, ...]``.
 
     Raises:
         ConfigError: when there is nothing to segment.
+        DataError: by ``unique``, with all such files.
     """
-    if not str(path):
-        return _only_images(test_list(phantom=phantom, phantom_seed=phantom_seed, image_key=image_key), image_key)
     here = Path(path).expanduser().absolute()
-    if str(datalist) and here.is_dir() and (here / datalist).is_file():
+    if not str(path):
+        found = test_list(phantom=phantom, phantom_seed=phantom_seed, image_key=image_key)
+        images = [item[image_key] for item in found.items]
+    elif str(datalist) and here.is_dir() and (here / datalist).is_file():
         source = read_datalist(here, datalist, image_key=image_key)
-        return _only_images(TestList("", tuple(source.test or source.validation)), image_key)
-    files = _find(here)
-    if not files:
+        images = [item[image_key] for item in source.test or source.validation]
+    else:
+        images = [str(file) for file in _find(here)]
+    if not images:
         raise ConfigError(f"nothing to segment at {here}: give an image, a folder, a pattern or a text list")
-    return [{image_key: str(file)} for file in files]
+    if unique and (problems := _shared_names(images)):
+        raise DataError(problems)
+    return [{image_key: image} for image in images]
 
 
-def _only_images(items: TestList, image_key: str) -> list[Item]:
-    return [{image_key: item[image_key]} for item in items.items]
+def _shared_names(images: Sequence[Any]) -> list[str]:
+    """Return one sentence for each file whose mask would replace that of another."""
+    first: dict[Path, str] = {}
+    problems = []
+    for file in dict.fromkeys(files_of(image)[0] for image in images):
+        other = first.setdefault(Path(file).with_name(stem(file)), file)
+        if other != file:
+            problems.append(f"the masks of {other} and {file} would have the same name: rename one, or move it")
+    return problems
 
 
 def _find(here: Path) -> list[Path]:

@@ -66,5 +66,5 @@ def _from_folder(labeled: Sequence[Item], folder: str | Path, image_key: str) ->
     if not str(folder):
         return []
     known = {str(Path(f).resolve()) for item in labeled for f in files_of(item.get(image_key))}
-    items = inference_items(folder, image_key=image_key)
+    items = inference_items(folder, image_key=image_key, unique=False)
     return [item for item in items if str(Path(item[image_key]).resolve()) not in known]
