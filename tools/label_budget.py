@@ -13,7 +13,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,17 +32,15 @@ def _listed(value: Any) -> list[str]:
     return [str(part).strip() for part in parts]
 
 
-def _monai(bundle: Path, run_id: str, configs: Iterable[str], keys: dict[str, Any], log: Path) -> float:
-    """Run a workflow as a user would; its output goes to a log. Returns its seconds."""
+def _monai(bundle: Path, run_id: str, configs: Iterable[str], keys: dict[str, Any], log: Path) -> None:
+    """Run a workflow as a user would; its output goes to a log."""
     files = "[" + ",".join(f"'configs/{name}.json'" for name in configs) + "]"
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
     command += [text for key, value in keys.items() for text in (f"--{key}", str(value))]
-    began = time.perf_counter()
     with log.open("a", encoding="utf-8") as stream:
         code = subprocess.run(command, cwd=bundle, stdout=stream, stderr=subprocess.STDOUT).returncode
     if code:
         raise SystemExit(f"{run_id} failed: see {log}")
-    return time.perf_counter() - began
 
 
 def _run(bundle: Path, profile: list[str], variant: dict[str, Any], keys: dict[str, Any], folder: Path) -> Row:
@@ -51,12 +48,14 @@ def _run(bundle: Path, profile: list[str], variant: dict[str, Any], keys: dict[s
     folder.mkdir(parents=True, exist_ok=True)
     keys = {**variant.get("keys", {}), **keys, "output_dir": folder, "ckpt_dir": folder / "models"}
     configs = [*profile, *variant.get("overlays", [])]
-    seconds = _monai(bundle, "training", configs, keys, folder / "log.txt")
+    _monai(bundle, "training", configs, keys, folder / "log.txt")
     _monai(bundle, "evaluating", [*configs, "evaluate"], keys, folder / "log.txt")
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     row = {"list": found["list"], "cases": str(found["cases"])}
     row |= {name: f"{value:.4f}" for name, value in found["metrics"].items()}
+    # Summed over epochs, so that a run that was stopped and resumed counts whole, without its start-up.
+    seconds = sum(float(epoch["seconds"]) for epoch in _read(folder / "history.csv"))
     steps = record["keys"]["max_epochs"] * record["keys"]["epoch_length"]
     row |= {"training_minutes": f"{seconds / 60:.2f}", "steps": str(steps)}
     return row | {"torch": record["versions"]["torch"], "commit": str(record["commit"])[:10]}
