@@ -103,27 +103,38 @@ class Machine:
         self.threads = 0 if device.type == "cuda" else torch.get_num_threads()
 
     def measure(self) -> None:
-        """Measure the speeds as they are now: on a shared machine they change from minute to minute."""
-        device, on_gpu = self.device, self.device.type == "cuda"
-        side, small, large = (8192, 2**26, 2**28) if on_gpu else (1024, 2**17, 2**24)
-        a, b, c = torch.rand(side, side, device=device), torch.rand(side, side, device=device), self._empty(side, side)
-        self.gflop_per_s = 2e-9 * side**3 / self._best(lambda: torch.mm(a, b, out=c))
-        x, y = torch.rand(small, device=device), self._empty(small)
-        self.gexp_per_s = 1e-9 * small / self._best(lambda: torch.exp2(x, out=y))
-        v, w = torch.rand(large, device=device), self._empty(large)
-        self.gbyte_per_s = 8e-9 * large / self._best(lambda: w.copy_(v))
+        """Measure the speeds as they are now: on a shared machine they change from minute to minute.
+
+        On a CPU each is the speed of one thread times the number of threads, which real code cannot exceed.
+        """
+        side, small, large = (8192, 2**26, 2**28) if self.device.type == "cuda" else (512, 2**17, 2**22)
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            a, b, c = self._random(side, side), self._random(side, side), self._random(side, side)
+            product = self._best(lambda: torch.mm(a, b, out=c))
+            x, y = self._random(small), self._random(small)
+            exponentials = self._best(lambda: torch.exp2(x, out=y))
+            v, w = self._random(large), self._random(large)
+            copy = self._best(lambda: w.copy_(v))
+        finally:
+            torch.set_num_threads(before)
+        threads = max(1, self.threads)
+        self.gflop_per_s = 2e-9 * side**3 / product * threads
+        self.gexp_per_s = 1e-9 * small / exponentials * threads
+        self.gbyte_per_s = 8e-9 * large / copy * threads
 
     def bound_ms(self, work: Work) -> float:
         """Return the time below which this machine cannot do the work: the slowest resource, the others hidden."""
         seconds = work.gflop / self.gflop_per_s, work.gexp / self.gexp_per_s, work.gbyte / self.gbyte_per_s
         return 1e3 * max(seconds)
 
-    def _empty(self, *shape: int) -> torch.Tensor:
-        return torch.empty(*shape, device=self.device)
+    def _random(self, *shape: int) -> torch.Tensor:
+        return torch.rand(*shape, device=self.device)
 
     def _best(self, call: Call) -> float:
-        """Seconds of the fastest of 8 calls."""
-        return min(milliseconds(call, self.device) for _ in range(8)) / 1e3
+        """Seconds of the fastest of 20 calls."""
+        return min(milliseconds(call, self.device) for _ in range(20)) / 1e3
 
 
 def commit(root: Path) -> str:

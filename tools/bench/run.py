@@ -121,7 +121,7 @@ def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int) ->
     expected = calls[baseline]() if baseline in calls else None
     deviations = {name: _deviation(call(), expected) for name, call in calls.items()}
     memory = {name: peak_bytes(call, machine.device) / 2**20 for name, call in calls.items()}
-    times = rounds(calls, machine.device, repeats, budget_s=10.0)
+    times = rounds(calls, machine.device, repeats, budget_s=6.0)
     load = round(os.getloadavg()[0], 1)  # how busy the machine was, others included
     bound, medians = machine.bound_ms(problem.work), {name: quartiles(t)[1] for name, t in times.items()}
     rows: list[Row] = []
