@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bundles import contract
+from tests.bundles import contract, contract_workflows
 from tests.bundles.contract_workflows import construction, properties
 from tests.guards._tree import ROOT, refuse
 
@@ -23,6 +23,12 @@ def test_there_are_bundles() -> None:
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
 def test_bundle_keeps_the_contract(bundle: Path) -> None:
     refuse(contract.check_bundle(bundle), bundle.name)
+
+
+@pytest.fixture
+def one_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open the configs of inference only, which is quick."""
+    monkeypatch.setattr(contract_workflows, "STACKS", {"inference": ("inference", ("inference", "light"))})
 
 
 @pytest.fixture
@@ -178,12 +184,14 @@ def test_readme_in_another_order_is_found(copy: Path) -> None:
     assert "in the order Data tree, Labels needed" in offence
 
 
+@pytest.mark.usefixtures("one_stack")
 def test_property_of_another_name_is_found(copy: Path) -> None:
     edit(copy, "inference", "evaluator::postprocessing", "@restoring")
     edit(copy, "inference", "restoring", {"_target_": "Compose", "transforms": "$@postprocessing.transforms"})
     assert "inference: MONAI's property postprocessing is missing or misnamed" in list(properties(copy))
 
 
+@pytest.mark.usefixtures("one_stack")
 def test_property_that_is_missing_is_found(copy: Path) -> None:
     edit(copy, "inference", "inferer", None)
     edit(copy, "inference", "evaluator::inferer", None)

@@ -35,6 +35,11 @@ def calling_workflow() -> ConfigWorkflow | None:
     return _caller(ConfigWorkflow)
 
 
+def in_workflow() -> bool:
+    """Whether a workflow evaluates the config; else somebody borrows its parts, as MONAI Label does for inference."""
+    return calling_workflow() is not None
+
+
 def calling_parser() -> ConfigParser:
     """Return the parser whose config is being evaluated.
 

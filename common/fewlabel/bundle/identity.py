@@ -38,7 +38,8 @@ def identity(parser: ConfigParser | None = None) -> dict[str, Any]:
     leaves = {k: v for k, v in leaves.items() if not k.startswith(_TRAIN_MACHINERY)}
     if "splits" in parser:
         leaves = {k: v for k, v in leaves.items() if not k.startswith("splits::")}
-        leaves["splits"] = parser.get_parsed_content("splits").fingerprint()
+        split = parser.get_parsed_content("splits")
+        leaves["splits"] = split.fingerprint() if split is not None else None
     return leaves
 
 

@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 def unlabeled_pool(
     dataset: Any,
-    splits: Splits,
+    splits: Splits | None,
     folder: str | Path = "",
     transform: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
     cache_rate: float | str = "auto",
@@ -30,13 +30,13 @@ def unlabeled_pool(
     """Return the data set of unlabeled images.
 
     As long as ``dataset`` holds the labeled items of ``splits``, these are the unlabeled items of ``splits``. MONAI
-    Label puts a list of its own into ``train#dataset#data`` and knows no data set folder, so that ``splits`` would be
-    phantoms: then the images of ``folder`` are taken, less those that have a label. Where there is none at all, the
-    labeled images serve without their labels, with a warning.
+    Label puts a list of its own into ``train#dataset#data`` and knows no data set folder: then the images of ``folder``
+    are taken, less those that have a label. Where there is none at all, the labeled images serve without their labels,
+    with a warning.
 
     Args:
         dataset: the labeled data set; only its ``data`` is looked at.
-        splits: the split of the config.
+        splits: the split of the config; None where the list was replaced and there is no data set folder.
         folder: images for lists replaced from outside (the key ``unlabeled_dir``).
         transform: preprocessing of unlabeled items.
         cache_rate: as in :class:`CachedDataset`.
@@ -49,13 +49,13 @@ def unlabeled_pool(
     Raises:
         ConfigError: when ``folder`` is given beside the bundle's own split, whose list ``unlabeled`` is for that.
     """
-    own = dataset.data is splits.labeled
+    own = splits is not None and dataset.data is splits.labeled
     if own and str(folder):
         raise ConfigError(
             f'unlabeled_dir {folder} is for MONAI Label: put its images into the list "unlabeled" of the datalist '
             "(tools/make_datalist.py --unlabeled FOLDER)"
         )
-    items = list(splits.unlabeled) if own else _from_folder(dataset.data, folder, image_key)
+    items = list(splits.unlabeled) if splits is not None and own else _from_folder(dataset.data, folder, image_key)
     if not items:
         _LOG.warning("there are no unlabeled images: the %d labeled ones serve without their labels", len(dataset.data))
         items = [without_labels(item, image_key, label_key) for item in dataset.data]
