@@ -12,7 +12,6 @@ import json
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fire
@@ -23,41 +22,53 @@ from fewlabel.report import montage
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = {"method": (), "baseline": ("--method_enabled", "false")}
-FRAMES = 8
+FRAMES, COLUMNS = 8, 4
 
 
-def _run(bundle: Path, run_id: str, configs: tuple[str, ...], folder: Path, extra: tuple[str, ...]) -> float:
-    """Run one workflow of the bundle as a user would; returns its seconds."""
+def _run(bundle: Path, run_id: str, configs: tuple[str, ...], folder: Path, extra: tuple[str, ...]) -> None:
+    """Run one workflow of the bundle as a user would."""
     files = "[" + ",".join(f"'configs/{name}.json'" for name in configs) + "]"
     where = folder.relative_to(bundle)
     command = ["-m", "monai.bundle", "run", run_id, "--config_file", files]
     command += ["--output_dir", str(where), "--ckpt_dir", str(where / "models"), *extra]
     print(f"\n$ python {shlex.join(command)}", flush=True)
-    began = time.perf_counter()
     if subprocess.run([sys.executable, *command], cwd=bundle).returncode:
         raise SystemExit(f"demo: `{run_id}` failed; its message is above")
-    return time.perf_counter() - began
 
 
-def _figures(folder: Path, seconds: dict[str, float]) -> list[dict[str, str]]:
-    """Collect what both evaluations wrote into one table."""
+def _figures(folder: Path) -> list[dict[str, str]]:
+    """Collect what the trainings and evaluations of all variants wrote, a row a variant."""
     rows = []
     for name in VARIANTS:
-        metrics = json.loads((folder / name / "metrics.json").read_text(encoding="utf-8"))
-        scores = {k: f"{v:.4f}" for k, v in metrics["metrics"].items()}
-        rows.append({"variant": name, "list": metrics["list"], "cases": str(metrics["cases"]), **scores})
-        rows[-1]["training_seconds"] = f"{seconds[name]:.0f}"
+        found = json.loads((folder / name / "metrics.json").read_text(encoding="utf-8"))
+        with (folder / name / "history.csv").open(newline="", encoding="utf-8") as stream:
+            seconds = sum(float(row["seconds"]) for row in csv.DictReader(stream))
+        scores = {key: f"{value:.4f}" for key, value in found["metrics"].items()}
+        about = {"variant": name, "list": found["list"], "cases": str(found["cases"])}
+        rows.append(about | scores | {"training_seconds": f"{seconds:.0f}"})
     return rows
 
 
+def _table(rows: list[dict[str, str]]) -> str:
+    """The figures as text, a column a variant."""
+    keys = [key for key in rows[0] if key not in ("variant", "list", "cases")]
+    head = f"{rows[0]['cases'] + ' ' + rows[0]['list'] + ' cases':<18}"
+    lines = [head + "".join(f"{row['variant']:>12}" for row in rows)]
+    return "\n".join(lines + [f"{key:<18}" + "".join(f"{row[key]:>12}" for row in rows) for key in keys])
+
+
 def _picture(folder: Path) -> Path:
-    """Put the same frames' overlays of both variants one above the other."""
-    names = {v: sorted((folder / v / "predictions").rglob("*_overlay.png")) for v in VARIANTS}
-    chosen = np.linspace(0, len(names["method"]) - 1, FRAMES).round().astype(int)
-    pictures = [np.asarray(Image.open(names[v][i]).convert("RGB")) for v in VARIANTS for i in chosen]
-    captions = [f"{v}: {names[v][i].stem.removesuffix('_overlay')}" for v in VARIANTS for i in chosen]
+    """Put overlays of the same frames by both variants one above the other."""
+    files = {v: sorted((folder / v / "predictions").rglob("*_overlay.png")) for v in VARIANTS}
+    count = min(len(found) for found in files.values())
+    chosen = np.unique(np.linspace(0, count - 1, FRAMES).round().astype(int))
+    columns = min(COLUMNS, len(chosen))
+    chosen = chosen[: len(chosen) // columns * columns].reshape(-1, columns)
+    cells = [(v, files[v][i]) for row in chosen for v in VARIANTS for i in row]
+    pictures = [np.asarray(Image.open(file).convert("RGB")) for _, file in cells]
+    captions = [f"{v}: {file.stem.removesuffix('_overlay')}" for v, file in cells]
     target = folder / "overlays.png"
-    Image.fromarray(montage(pictures, FRAMES // 2, captions)).save(target)
+    Image.fromarray(montage(pictures, columns, captions)).save(target)
     return target
 
 
@@ -69,21 +80,18 @@ def demo(bundle: str = "endoscopic_tool_segmentation_mms") -> None:
     """
     root = ROOT / "bundles" / bundle
     folder = root / "output" / "demo"
-    seconds = {}
     for name, extra in VARIANTS.items():
         place = folder / name
-        seconds[name] = _run(root, "training", ("train", "light"), place, extra)
+        _run(root, "training", ("train", "light"), place, extra)
         _run(root, "evaluating", ("train", "light", "evaluate"), place, extra)
         _run(root, "inference", ("inference", "light"), place, ())
-    rows = _figures(folder, seconds)
+    rows = _figures(folder)
     with (folder / "figures.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     picture = _picture(folder)
-    print(f"\n{'':<18}" + "".join(f"{row['variant']:>12}" for row in rows))
-    for key in rows[0].keys() - {"variant", "list", "cases"}:
-        print(f"{key:<18}" + "".join(f"{row[key]:>12}" for row in rows))
+    print(f"\n{_table(rows)}")
     print("\nPhantoms show that everything runs; they say nothing about how good a method is on real images.")
     print(f"pictures   {picture}\n           {folder}/*/predictions/\nfigures    {folder / 'figures.csv'}")
     print(f"run record {folder}/*/run.json, split.json, history.csv, metrics_per_case.csv")
