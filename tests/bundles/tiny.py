@@ -16,6 +16,8 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 from tests.data.pictures import picture
 
+from fewlabel.data.randomness import one_thread
+
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "endoscopic_tool_segmentation_mms"
 TRAIN = ("train", "light")
 EVALUATE = ("train", "light", "evaluate")
@@ -82,10 +84,11 @@ def workflow(
 def run(
     data: Path | str, out: Path, names: Sequence[str | Path] = TRAIN, run_id: str = "training", **override: Any
 ) -> ConfigWorkflow:
-    """Run a workflow in this process and return it."""
-    made = workflow(data, out, names, run_id, **override)
-    made.run()
-    made.finalize()
+    """Run a workflow in this process and return it; with one thread, because two lose more than they gain here."""
+    with one_thread():
+        made = workflow(data, out, names, run_id, **override)
+        made.run()
+        made.finalize()
     return made
 
 
