@@ -3,6 +3,8 @@ FEWLABEL_PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.fewlabel-ready
+# Small networks on few, often shared cores: one thread a process is steady, two can be ten times slower when a core is busy.
+export OMP_NUM_THREADS ?= 1
 BUNDLE ?= endoscopic_tool_segmentation_mms
 
 .PHONY: demo test check bench clean
