@@ -13,6 +13,7 @@ import csv
 import math
 import os
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -54,26 +55,25 @@ def main(
     machine = Machine(place)
     print(f"{machine.name}, CPU threads {machine.threads}")
     for name in cases.names() if case == "all" else [case]:
-        rows = run(cases.load(name), machine, quick=_truth(quick))
-        if _truth(append):
-            write(rows, ROOT / results / f"{name}.csv")
+        for rows in run(cases.load(name), machine, quick=_truth(quick)):
+            if _truth(append):
+                write(rows, ROOT / results / f"{name}.csv")
 
 
-def run(case: Case, machine: Machine, quick: bool = False) -> list[Row]:
-    """Measure all problems of a case; prints as it goes.
+def run(case: Case, machine: Machine, quick: bool = False) -> Iterator[list[Row]]:
+    """Measure the problems of a case one after the other; prints as it goes.
 
     Args:
         case: what to run.
         machine: where, and how fast that is.
         quick: only the smallest problem of each kind, three rounds.
 
-    Returns:
-        One row per problem and implementation, ready for the CSV.
+    Yields:
+        The rows of a problem, one per implementation, ready for the CSV.
     """
     stamp: Row = {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), "commit": commit(ROOT)}
     stamp |= {"device": machine.name, "threads": machine.threads, "torch": torch.__version__}
     stamp |= {"fewlabel": fewlabel.__version__, "case": case.name}
-    rows: list[Row] = []
     seen: set[tuple[str | int, ...]] = set()
     for problem in case.problems:
         kind = tuple(value for value in problem.columns.values() if isinstance(value, str))
@@ -81,10 +81,9 @@ def run(case: Case, machine: Machine, quick: bool = False) -> list[Row]:
             continue
         seen.add(kind)
         print("\n" + ", ".join(f"{key} {value}" for key, value in problem.columns.items()))
-        for row in _measure(problem, case.baseline, machine, repeats=3 if quick else 30):
-            rows.append(stamp | row)
-            print(_line(row))
-    return rows
+        rows = _measure(problem, case.baseline, machine, repeats=3 if quick else 30)
+        print("\n".join(map(_line, rows)), flush=True)
+        yield [stamp | row for row in rows]
 
 
 def write(rows: list[Row], path: Path) -> None:
