@@ -149,6 +149,13 @@ def test_places_machines_and_duration_make_no_other_run(bundle: Path, tmp_path: 
     started(bundle, overlay, max_epochs=9, device="cpu:0", output_dir=str(tmp_path / "elsewhere"))
 
 
+def test_another_number_of_processes_is_another_run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _ran(bundle)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="differs in processes"):
+        started(bundle, {"who": "$fewlabel.bundle.identity()", "training": ["$@who"]})
+
+
 def test_never_does_not_compare(bundle: Path) -> None:
     _ran(bundle)
     started(bundle, learning_rate=0.2, resume="never")

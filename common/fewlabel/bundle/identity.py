@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +28,8 @@ def identity(parser: ConfigParser | None = None) -> dict[str, Any]:
 
     Returns:
         ``{"label_budget": 8, "train::method::temperature": "@temperature", ..., "splits": "sha256..."}``: the raw
-        values of every leaf but paths, device, workers, handlers, validation and duration, and the fingerprint of the
-        split, which holds the drawn items relative to the data set.
+        values of every leaf but paths, device, workers, handlers, validation and duration, the number of processes,
+        and the fingerprint of the split, which holds the drawn items relative to the data set.
     """
     parser = calling_parser() if parser is None else parser
     leaves: dict[str, Any] = {}
@@ -36,6 +37,7 @@ def identity(parser: ConfigParser | None = None) -> dict[str, Any]:
         if key not in _PLACES | _MACHINERY and not _runs(value):
             leaves.update(_flatten(key, value))
     leaves = {k: v for k, v in leaves.items() if not k.startswith(_TRAIN_MACHINERY)}
+    leaves["processes"] = int(os.environ.get("WORLD_SIZE", 1))  # each draws items of its own: torchrun's count matters
     if "splits" in parser:
         leaves = {k: v for k, v in leaves.items() if not k.startswith("splits::")}
         split = parser.get_parsed_content("splits")
