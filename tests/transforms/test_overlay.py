@@ -4,8 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewlabel.report import montage
-from fewlabel.report.overlay import overlay
+from fewlabel.report import montage, overlay
 from fewlabel.transforms.overlay import COLORS, TRUTH_COLOR
 
 
