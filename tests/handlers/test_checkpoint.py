@@ -137,6 +137,8 @@ def test_model_files_hold_the_plain_network(tmp_path: Path) -> None:
     safe = load_file(tmp_path / "models/model.safetensors")
     assert list(plain) == list(trainer.module.network.state_dict())
     assert all(torch.equal(plain[k], safe[k]) for k in plain)
+    modes = {(tmp_path / "models" / name).stat().st_mode for name in ("model.pt", "model.safetensors")}
+    assert len(modes) == 1
     assert sorted(p.name for p in (tmp_path / "models").glob("*.pt")) == ["model.pt"]
     assert not list((tmp_path / "models").rglob("*.tmp"))
 

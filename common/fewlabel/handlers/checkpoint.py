@@ -125,6 +125,7 @@ class CheckpointHandler:
             torch.save(weights, temporary)
         with atomic(self.ckpt_dir / "model.safetensors") as temporary:
             save_file({k: v.clone() for k, v in weights.items()}, temporary)  # tied networks share storage
+            temporary.chmod((self.ckpt_dir / "model.pt").stat().st_mode)  # safetensors keeps its files private
 
     def _save(self, engine: Workflow) -> None:
         best = (
