@@ -103,7 +103,7 @@ def test_full_size_info_nce_equals_dense_and_peaks_at_a_few_megabytes() -> None:
     assert loss.item() == pytest.approx(dense_loss.item(), rel=1e-6)
     for got, other, truth in zip(grads, dense_grads, exact_grads, strict=True):
         assert deviation(got, truth) <= 1e-6
-        assert deviation(got, other) <= 1e-6
+        assert deviation(got, other) <= 1e-6 + deviation(other, truth)  # dense float32 is the less exact of the two
 
 
 def test_the_whole_process_grows_by_a_few_megabytes() -> None:
