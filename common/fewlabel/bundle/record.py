@@ -26,12 +26,14 @@ def describe_run(parser: ConfigParser | None = None) -> dict[str, Any]:
         parser: the parser of the run; None finds the one that evaluates the calling expression.
     """
     parser = calling_parser() if parser is None else parser
+    meta = parser.get("_meta_") or {}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "keys": _resolved_keys(parser),
         "config": {k: v for k, v in parser.get().items() if k != "_meta_"},
-        "bundle_version": (parser.get("_meta_") or {}).get("version"),
+        "bundle": meta.get("name"),
+        "bundle_version": meta.get("version"),
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
         "python": platform.python_version(),

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handlers for MONAI's engines: run folder, exact resume, progress, history, scores, speed."""
+"""Handlers for MONAI's engines: run folder, exact resume, progress, history, scores, examples, speed."""
 
 from __future__ import annotations
 
 from fewlabel.handlers.checkpoint import CheckpointHandler
+from fewlabel.handlers.examples import ExamplesHandler
 from fewlabel.handlers.history import HistoryHandler
 from fewlabel.handlers.model import ModelLoader
 from fewlabel.handlers.progress import ProgressHandler
@@ -14,6 +15,7 @@ from fewlabel.handlers.throughput import ThroughputHandler
 
 __all__ = [
     "CheckpointHandler",
+    "ExamplesHandler",
     "HistoryHandler",
     "LazyWriter",
     "ModelLoader",
