@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from fewlabel.bundle.caller import calling_parser
+from fewlabel.bundle.device import processor_name
 
 _PACKAGES = ("fewlabel", "monai", "torch", "numpy", "pytorch-ignite", "timm", "scikit-image")
 
@@ -75,4 +76,9 @@ def _commit() -> str | None:
 
 def _machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"platform": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus}
+    return {
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 from numpy.typing import NDArray
@@ -42,7 +41,7 @@ class Kept:
     picture: bytes | None
 
     def panels(self, size_px: int) -> tuple[Picture, Labels, Labels]:
-        """Return picture, label and prediction in one size, at most ``size_px`` high and wide.
+        """Return picture, label and prediction in one size, the longer side ``size_px``: small pictures grow.
 
         Raises:
             ValueError: when the file has another size than the masks.
@@ -56,10 +55,10 @@ class Kept:
                     f"expected masks of the size of '{self.file}' (H, W) = {picture.shape[:2]}, received {self.shape}; "
                     "check Invertd and axes, or take the picture from the item (source='item')."
                 )
-        height, width = (max(1, round(n * min(1.0, size_px / max(self.shape)))) for n in self.shape)
-        small = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
+        height, width = (max(1, round(n * size_px / max(self.shape))) for n in self.shape)
+        sized = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
         label, pred = (_nearest(_unpacked(packed, self.shape), height, width) for packed in self.masks)
-        return small, label, pred
+        return sized, label, pred
 
 
 def keep(item: dict[str, Any], keys: tuple[str, str, str], file: str, axes: str, picture_px: int | None) -> Kept:
@@ -94,7 +93,7 @@ def keep(item: dict[str, Any], keys: tuple[str, str, str], file: str, axes: str,
 
 
 def _slices_last(volume: Tensor, affine: Tensor | None) -> Tensor:
-    """With an affine: axes towards left, posterior and superior, so that axial slices look as radiologists know them."""
+    """With an affine: axes towards left, posterior, superior, so that slices look as radiologists know them."""
     if affine is None:
         return volume
     return plain(Orientation(axcodes="LPS", labels=None)(MetaTensor(volume, affine=affine)))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Events
@@ -40,7 +39,7 @@ class ExamplesHandler:
             see.
         class_names: of the values of a mask, background first, each outlined in a color of its own; None when the
             values are instances, all outlined alike.
-        size_px: height and width that pictures are reduced to.
+        size_px: longer side of the pictures.
         data_root: as in :class:`~fewlabel.handlers.ScoresHandler`, whose names of the cases are the same.
         keys: of image, label and prediction in the evaluator's output.
 
@@ -119,7 +118,8 @@ class ExamplesHandler:
         if rank != idist.get_rank():
             return
         picture, label, pred = self._kept[index].panels(self.size_px)
-        outlined = [overlay(picture, mask, alpha=0.0, colors=self.colors) for mask in (label, pred)]
+        line_px = max(1, round(self.size_px / 256))
+        outlined = [overlay(picture, m, alpha=0.0, colors=self.colors, line_px=line_px) for m in (label, pred)]
         for name, shown in zip(files.values(), (picture, *outlined), strict=True):
             with atomic(self.folder / name) as temporary:
                 Image.fromarray(shown).save(temporary, format="JPEG", quality=88, subsampling=0)

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 # Stand-ins that matplotlib draws with; in the page each becomes a variable of its style sheet.
 INK, FAINT, RUN, OTHER, BAND = "#000001", "#000002", "#000003", "#000004", "#000005"
-_VARIABLES = {INK: "currentColor", FAINT: "var(--line)", RUN: "var(--accent)", OTHER: "var(--other)", BAND: "var(--band)"}
+_VARIABLES = {
+    INK: "currentColor",
+    FAINT: "var(--line)",
+    RUN: "var(--accent)",
+    OTHER: "var(--other)",
+    BAND: "var(--band)",
+}
 # Name spaces, size in points, metadata and comments are for files; a style element would be everybody's.
 _NOT_INLINE = re.compile(
     r'<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->| (?:xmlns(?::xlink)?|version)="[^"]*"'
@@ -32,9 +38,7 @@ _WIDTH_IN, _FONT_PT = 11.2, 8.5
 _DOTS = 300  # above, a histogram says more than dots
 
 
-def curves(
-    series: Mapping[str, Curve], ids: str, others: Mapping[str, Curve] | None = None, columns: int = 4
-) -> str:
+def curves(series: Mapping[str, Curve], ids: str, others: Mapping[str, Curve] | None = None, columns: int = 4) -> str:
     """Draw every series in a small panel of its own over epochs.
 
     Args:
@@ -89,7 +93,10 @@ def strips(groups: Mapping[str, Sequence[float]], ids: str, label: str, zero: bo
         _row(axes, values, y, color, (low - margin, high + margin))
         axes.plot([values.mean()] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=1.4)
         axes.plot([np.median(values)] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=1.0, linestyle=(0, (1.5, 1.5)))
-        axes.text(low - 2 * margin, y, name, ha="right", va="center", fontsize=_FONT_PT, color=INK, parse_math=False)
+        if name:
+            axes.text(
+                low - 2 * margin, y, name, ha="right", va="center", fontsize=_FONT_PT, color=INK, parse_math=False
+            )
     if zero:
         axes.axvline(0, color=INK, linewidth=0.7)
     axes.set_xlim(low - margin, high + margin)
@@ -101,7 +108,9 @@ def strips(groups: Mapping[str, Sequence[float]], ids: str, label: str, zero: bo
     return _svg(figure, f"Distribution of {label}: " + ", ".join(rows), ids)
 
 
-def _row(axes: Axes, values: np.ndarray[Any, np.dtype[np.float64]], y: float, color: str, span: tuple[float, float]) -> None:
+def _row(
+    axes: Axes, values: np.ndarray[Any, np.dtype[np.float64]], y: float, color: str, span: tuple[float, float]
+) -> None:
     if len(values) > _DOTS:
         counts, edges = np.histogram(values, bins=60, range=span)
         axes.bar(edges[:-1], 0.8 * counts / counts.max(), np.diff(edges), y - 0.4, align="edge", color=color, alpha=0.6)

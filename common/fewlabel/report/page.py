@@ -68,31 +68,35 @@ def table(label: str, words: Mapping[str, Sequence[str]], numbers: Mapping[str, 
     """
     columns = [*(Column(name, False) for name in words), *(Column(name, True) for name in numbers)]
     texts = [[Cell(text) for text in column] for column in words.values()]
-    values = [[number(value, whole=is_whole(column)) for value in column] for column in numbers.values()]
+    digits = [0 if is_whole(column) else 4 for column in numbers.values()]
+    values = [[number(v, d) for v in column] for column, d in zip(numbers.values(), digits, strict=True)]
     blank = [Cell("")] * (len(words) - 1)
-    moments = [mean_sd(column) for column in numbers.values()]
-    foot = [[Cell(name), *blank, *(number(pair[i]) for pair in moments)] for i, name in enumerate(("mean", "sd"))]
+    moments = [[number(m, d or 1) for m in mean_sd(c)] for c, d in zip(numbers.values(), digits, strict=True)]
+    foot = [[Cell(name), *blank, *(pair[i] for pair in moments)] for i, name in enumerate(("mean", "sd"))]
     return Table(label, columns, list(zip(*texts, *values, strict=True)), foot)
 
 
-def number(value: float, whole: bool = False, sign: bool = False) -> Cell:
-    """Return a number as a cell: four decimals, or none; a dash where there is none.
+def number(value: float, digits: int = 4, sign: bool = False) -> Cell:
+    """Return a number as a cell, a dash where there is none.
 
     Args:
         value: any number.
-        whole: write it as a whole number.
+        digits: decimals; large numbers lose them, tiny ones are written with an exponent.
         sign: write the plus too.
 
     Example:
-        >>> number(-0.25).text, number(1234567.0, whole=True).text, number(math.nan).text
-        ('\N{MINUS SIGN}0.2500', '1\N{NARROW NO-BREAK SPACE}234\N{NARROW NO-BREAK SPACE}567', '\N{EN DASH}')
+        >>> number(-0.25).text, number(1234567.0, digits=0).text, number(3e-6).text, number(math.nan).text
+        ('\N{MINUS SIGN}0.2500', '1\N{NARROW NO-BREAK SPACE}234\N{NARROW NO-BREAK SPACE}567', '3.0e\N{MINUS SIGN}06', '\N{EN DASH}')
     """
     if math.isnan(value):
         return Cell("\N{EN DASH}", value)
     if math.isinf(value):
         return Cell("\N{INFINITY}" if value > 0 else f"{MINUS}\N{INFINITY}", value)
-    large = whole or abs(value) >= 1000
-    text = f"{value:{'+' if sign else ''},.{0 if large else 4}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    plus, size = "+" if sign else "", abs(value)
+    if 0 < size < 0.5 * 10**-digits:
+        text = f"{value:{plus}.1e}"
+    else:
+        text = f"{value:{plus},.{0 if size >= 1000 else digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
     return Cell(text.replace("-", MINUS), value)
 
 

@@ -68,12 +68,10 @@ def _moment(run: Run) -> str:
 
 
 def _basis(run: Run) -> str:
-    """On what the figures were computed, and with which settings."""
-    settings = run.metrics.get("settings", {})
-    said = "; ".join(f"{name} {value}" for name, value in settings.items())
+    """On what the figures were computed."""
     many = counted(int(run.metrics.get("cases", 0)), "case")
     of_groups = f" from {counted(len(set(run.cases.groups)), _unit(run))}" if run.cases.groups else ""
-    return f"Computed on the {run.metrics.get('list')} list: {many}{of_groups}.{f' Settings: {said}.' if said else ''}"
+    return f"Computed on the {run.metrics.get('list')} list: {many}{of_groups}."
 
 
 def _unit(run: Run) -> str:
@@ -90,6 +88,7 @@ def _what_was_run(run: Run) -> dict[str, Any]:
     hidden = len(labeled) - _MAX_NAMES
     return {
         "about": [(name, value) for name, value in _about(run) if value],
+        "command": _command(record.get("command", [])),
         "user_keys": _shown(top),
         "other_keys": _shown({name: value for name, value in keys.items() if name not in top}),
         "labeled": labeled[:_MAX_NAMES] + ([f"... and {hidden} more, see split.json"] if hidden > 0 else []),
@@ -116,13 +115,13 @@ def _about(run: Run) -> list[tuple[str, str]]:
         ("unlabeled", _unlabeled(run)),
         ("validation", counted(len(run.split.get("validation", [])), "item") if run.split else ""),
         ("evaluated on", f"{run.metrics['list']} list" if "list" in run.metrics else ""),
+        ("evaluated with", ", ".join(f"{n} {v}" for n, v in run.metrics.get("settings", {}).items())),
         ("seeds", ", ".join(f"{name} {keys[name]}" for name in ("split_seed", "seed") if name in keys)),
         ("steps", steps),
         ("training time", duration(run.seconds) + ", validation included" if run.history else ""),
         ("device", " \N{MIDDLE DOT} ".join(str(v) for v in (keys.get("device"), *hardware, *threads) if v)),
         ("versions", ", ".join(versions)),
-        ("commit", str(record.get("commit") or "")),
-        ("command", _command(record.get("command", []))),
+        ("commit", str(record.get("commit") or "")[:12]),
     ]
 
 
@@ -150,7 +149,12 @@ def _command(words: Sequence[str]) -> str:
         return ""
     parts = Path(words[0]).parts
     program = "python -m monai.bundle" if parts[-3:] == ("monai", "bundle", "__main__.py") else shlex.quote(words[0])
-    return f"{program} {shlex.join(words[1:])}"
+    return " ".join([program, *map(_quoted, words[1:])])
+
+
+def _quoted(word: str) -> str:
+    """As a shell reads it; lists of files, which hold single quotes, in double ones."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _comparison(found: Comparison) -> dict[str, Any]:
@@ -171,13 +175,19 @@ def _comparison(found: Comparison) -> dict[str, Any]:
         + (f"; as good a choice: {others}" if others else ""),
         "mean": mean,
         "mean_text": number(mean, sign=True).text,
+        "sd_text": number(sd).text,
         "figures": [{"name": row.name, **texts} for row, texts in zip(found.figures, rows, strict=True)],
         "units": [{"name": u.name, "cases": u.cases, **texts} for u, texts in zip(found.units, units, strict=True)],
-        "chart": Markup(figures.strips({"difference": found.differences}, "paired", found.run.key_metric, zero=True)),
+        "chart": Markup(figures.strips({"": found.differences}, "paired", _direction(found.run), zero=True)),
         "sentence": sentence + alone,
         "caution": _caution(found),
         "differing": [(n, *(v for _, v in _shown({"a": a, "b": b}))) for n, (a, b) in (found.differing or {}).items()],
     }
+
+
+def _direction(run: Run) -> str:
+    side = "right" if run.higher_is_better else "left"
+    return f"{run.key_metric}, this run minus baseline; {side} of zero this run is better"
 
 
 def _three(row: Any) -> dict[str, float]:
@@ -202,7 +212,7 @@ def _cases(run: Run, comparison: Comparison | None) -> dict[str, Any]:
     words = {"case": run.cases.names[:count]} | ({_unit(run): run.cases.groups[:count]} if run.cases.groups else {})
     numbers = {name: values[:count] for name, values in run.cases.columns.items()}
     rows = {"this run": run.scores()} | ({"baseline": comparison.baseline.scores()} if comparison else {})
-    lead = f"{counted(len(run.cases.names), 'case')} of the {run.metrics.get('list')} list. A click on a head sorts."
+    lead = f"{counted(len(run.cases.names), 'case')} of the {run.metrics.get('list')} list. Click a head to sort."
     if count < len(run.cases.names):
         lead += f" The first {count} are shown; all are in metrics_per_case.csv."
     return {

@@ -3,7 +3,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
   const words = new Intl.Collator(undefined, { numeric: true });
-  const number = (cell) => parseFloat(cell.dataset.value ?? cell.textContent);
+  const number = (cell) => parseFloat((cell.dataset.value ?? cell.textContent).replace("inf", "Infinity"));
   heads.forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => {
       const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
