@@ -73,9 +73,8 @@ class ScoresHandler:
         table = {"case": cases.names}
         if self.group_key is not None and any(groups):
             table[self.group_key] = [groups[row] for row in cases.rows]
-        table |= {
-            name: [values[row] for row in cases.rows] for part in columns.values() for name, values in part.items()
-        }
+        for part in columns.values():
+            table |= {name: [values[row] for row in cases.rows] for name, values in part.items()}
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         found = {
             "list": self.list_name,

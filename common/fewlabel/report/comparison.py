@@ -14,9 +14,8 @@ from fewlabel.errors import ConfigError
 from fewlabel.report.run import Run, mean_sd, read_run
 
 # Keys in which a run and its baseline may differ and still be a pair.
-_EXPECTED = frozenset(
-    "method_enabled bundle_root dataset_dir datalist output_dir ckpt_dir device amp num_workers cache_rate resume".split()
-)
+_PLACES = "bundle_root dataset_dir datalist output_dir ckpt_dir".split()
+_EXPECTED = frozenset([*_PLACES, *"method_enabled device amp num_workers cache_rate resume".split()])
 logger = logging.getLogger(__name__)
 
 

@@ -8,9 +8,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewlabel.report.run import Curve
 
@@ -18,15 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Values = NDArray[np.float64]
 # Stand-ins that matplotlib draws with; in the page each becomes a variable of its style sheet.
-INK, FAINT, RUN, OTHER, BAND = "#000001", "#000002", "#000003", "#000004", "#000005"
-_VARIABLES = {
-    INK: "currentColor",
-    FAINT: "var(--line)",
-    RUN: "var(--accent)",
-    OTHER: "var(--other)",
-    BAND: "var(--band)",
-}
+INK, FAINT, RUN, OTHER = "#000001", "#000002", "#000003", "#000004"
+_VARIABLES = {INK: "currentColor", FAINT: "var(--line)", RUN: "var(--accent)", OTHER: "var(--other)"}
 # Name spaces, size in points, metadata and comments are for files; a style element would be everybody's.
 _NOT_INLINE = re.compile(
     r'<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->| (?:xmlns(?::xlink)?|version)="[^"]*"'
@@ -71,54 +67,52 @@ def curves(series: Mapping[str, Curve], ids: str, others: Mapping[str, Curve] | 
 
 
 def strips(groups: Mapping[str, Sequence[float]], ids: str, label: str, zero: bool = False) -> str:
-    """Draw where values lie: a dot a case, or bars when there are many, with mean and median.
+    """Draw where values lie: a dot a case, or bars when there are many, with mean (line) and median (dotted).
 
     Args:
-        groups: values by name of the row; the first is the run, others stand behind it in gray.
+        groups: values by name of the row; the first is the run, others stand below it in gray.
         ids: as in :func:`curves`.
         label: what the axis shows.
         zero: mark zero, for differences.
+
+    Returns:
+        ``<svg>...</svg>``; empty without values that are numbers.
     """
-    rows = {n: np.array([v for v in values if math.isfinite(v)]) for n, values in groups.items()}
+    rows = {name: np.array([v for v in values if math.isfinite(v)]) for name, values in groups.items()}
     rows = {name: values for name, values in rows.items() if len(values)}
     if not rows:
         return ""
+    everything = np.concatenate([*rows.values(), np.zeros(int(zero))])
+    margin = 0.02 * float(np.ptp(everything)) or 0.05
+    span = (float(everything.min()) - margin, float(everything.max()) + margin)
     figure = _figure(0.55 + 0.62 * len(rows))
-    low, high = (float(f([f(values) for values in rows.values()])) for f in (np.min, np.max))
-    low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
-    margin = 0.02 * (high - low) or 0.05
     axes = figure.add_subplot(1, 1, 1)
     for place, (name, values) in enumerate(rows.items()):
-        color, y = (RUN if place == 0 else OTHER), -float(place)
-        _row(axes, values, y, color, (low - margin, high + margin))
-        axes.plot([values.mean()] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=1.4)
-        axes.plot([np.median(values)] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=1.0, linestyle=(0, (1.5, 1.5)))
-        if name:
-            axes.text(
-                low - 2 * margin, y, name, ha="right", va="center", fontsize=_FONT_PT, color=INK, parse_math=False
-            )
+        _strip(axes, values, -float(place), RUN if place == 0 else OTHER, span)
+        axes.text(span[0] - margin, -place, name, ha="right", va="center", fontsize=_FONT_PT, color=INK)
     if zero:
         axes.axvline(0, color=INK, linewidth=0.7)
-    axes.set_xlim(low - margin, high + margin)
+    axes.set_xlim(*span)
     axes.set_ylim(-len(rows) + 0.45, 0.55)
     axes.set_xlabel(label, fontsize=_FONT_PT, color=INK, parse_math=False)
     axes.set_yticks([])
     _quiet(axes)
     axes.spines["left"].set_visible(False)
-    return _svg(figure, f"Distribution of {label}: " + ", ".join(rows), ids)
+    return _svg(figure, f"Distribution: {label}", ids)
 
 
-def _row(
-    axes: Axes, values: np.ndarray[Any, np.dtype[np.float64]], y: float, color: str, span: tuple[float, float]
-) -> None:
+def _strip(axes: Axes, values: Values, y: float, color: str, span: tuple[float, float]) -> None:
     if len(values) > _DOTS:
         counts, edges = np.histogram(values, bins=60, range=span)
         axes.bar(edges[:-1], 0.8 * counts / counts.max(), np.diff(edges), y - 0.4, align="edge", color=color, alpha=0.6)
-        return
-    axes.plot(values, y + swarm(values, span), linestyle="", marker="o", markersize=4, color=color, alpha=0.6, mew=0)
+    else:
+        offsets = swarm(values, span)
+        axes.plot(values, y + offsets, linestyle="", marker="o", markersize=4, color=color, alpha=0.6, mew=0)
+    axes.plot([values.mean()] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=1.4)
+    axes.plot([np.median(values)] * 2, [y - 0.42, y + 0.42], color=INK, linewidth=1.0, linestyle=(0, (1.5, 1.5)))
 
 
-def swarm(values: np.ndarray[Any, np.dtype[np.float64]], span: tuple[float, float]) -> np.ndarray[Any, Any]:
+def swarm(values: Values, span: tuple[float, float]) -> Values:
     """Return offsets in -0.4..0.4 that set dots of nearly equal values apart: deterministic, symmetric about 0.
 
     Args:
@@ -126,11 +120,11 @@ def swarm(values: np.ndarray[Any, np.dtype[np.float64]], span: tuple[float, floa
         span: ends of the axis, by which nearness is judged.
     """
     bins = np.floor((values - span[0]) / max(span[1] - span[0], 1e-12) * 120).astype(int)
-    order = np.zeros(len(values))
+    offsets = np.zeros(len(values))
     for one in np.unique(bins):
         places = np.flatnonzero(bins == one)
-        order[places] = np.arange(len(places)) - (len(places) - 1) / 2
-    return order * min(0.16, 0.8 / max(2 * np.abs(order).max(), 1e-12)) if len(values) else order
+        offsets[places] = np.arange(len(places)) - (len(places) - 1) / 2
+    return offsets * min(0.16, 0.4 / max(float(np.abs(offsets).max(initial=0)), 1e-12))
 
 
 def _figure(height_in: float) -> Figure:

@@ -162,8 +162,8 @@ def read_run(folder: str | Path) -> Run:
     )
     if not (run.record or run.history or run.metrics):
         raise ConfigError(
-            f"'{folder}' is no run folder: it holds none of run.json, history.csv, metrics.json; give the output_dir of "
-            "a run"
+            f"'{folder}' is no run folder: it holds none of run.json, history.csv, metrics.json; "
+            "give the output_dir of a run"
         )
     return run
 

@@ -163,8 +163,8 @@ def _comparison(found: Comparison) -> dict[str, Any]:
     automatic = "the run beside this one with the same data list, labels and evaluated cases"
     others = ", ".join(folder.name for folder in found.others)
     sentence = (
-        f"Mean difference {number(mean, sign=True).text}, sd {number(sd).text} over {counted(len(found.cases), 'case')}; "
-        f"better in {better}, worse in {worse}, equal in {equal}."
+        f"Mean difference {number(mean, sign=True).text}, sd {number(sd).text} over "
+        f"{counted(len(found.cases), 'case')}; better in {better}, worse in {worse}, equal in {equal}."
     )
     alone = f" {counted(found.alone, 'case')} that only one of the two scored are left out." if found.alone else ""
     rows = [{n: number(v, sign=n == "difference").text for n, v in _three(row).items()} for row in found.figures]
@@ -199,9 +199,9 @@ def _caution(found: Comparison) -> str:
     unit = _unit(found.run)
     origin = f"The cases come from {counted(len(found.units), unit)}" if found.units else "Cases may belong together"
     return (
-        f"{origin} and are no independent samples of patients, and both trainings are one draw of labels and one seed: no "
-        "interval and no p-value is given. Several draws and folds say whether the difference holds; "
-        "tools/label_budget.py runs them."
+        f"{origin} and are no independent samples, and both trainings are one draw of labels and one seed: therefore "
+        "no interval and no p-value. Several draws and folds say whether a difference holds; tools/label_budget.py runs "
+        "them."
     )
 
 
