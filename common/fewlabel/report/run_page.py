@@ -200,8 +200,7 @@ def _caution(found: Comparison) -> str:
     origin = f"The cases come from {counted(len(found.units), unit)}" if found.units else "Cases may belong together"
     return (
         f"{origin} and are no independent samples, and both trainings are one draw of labels and one seed: therefore "
-        "no interval and no p-value. Several draws and folds say whether a difference holds; tools/label_budget.py runs "
-        "them."
+        "no interval and no p-value. Whether a difference holds, several draws and folds say: tools/label_budget.py."
     )
 
 

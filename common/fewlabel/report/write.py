@@ -51,7 +51,7 @@ def _compared(run: Run, baseline: str | Path | None) -> tuple[Comparison | None,
     if run.is_baseline or not run.cases.names:
         return None, []
     return None, [
-        "No baseline: beside this folder lies no evaluated run with method_enabled false, the same data list and labels."
+        "No baseline: no evaluated run with method_enabled false and the same data and labels lies beside this folder."
     ]
 
 
