@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fewlabel.bundle.device import processor_name
+from fewlabel.machine import processor
 from tools.bench.case import Work
 
 Call = Callable[[], object]
@@ -99,7 +99,7 @@ class Machine:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+        self.name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
         self.threads = 0 if device.type == "cuda" else torch.get_num_threads()
 
     def measure(self) -> None:

@@ -106,7 +106,7 @@ def _about(run: Run) -> list[tuple[str, str]]:
     steps = f"{done} of {wanted} epochs, {keys['epoch_length']} steps each" if "epoch_length" in keys else ""
     versions = [f"{name} {value}" for name, value in record.get("versions", {}).items() if value]
     versions += [f"python {record['python']}"] if "python" in record else []
-    hardware = [*machine.get("gpus", []), machine.get("processor"), machine.get("platform")]
+    hardware = [machine.get("name"), machine.get("platform")]
     threads = [counted(machine["threads"], "thread")] if "threads" in machine else []
     return [
         ("method", ("baseline, " if run.is_baseline else "") + run.method if record else ""),
