@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewlabel.errors import ConfigError
-from fewlabel.report.run import Run, mean_sd, read_run
+from fewlabel.report.run import Run, mean_sd, read_json, read_run
 
 # Keys in which a run and its baseline may differ and still be a pair.
 _PLACES = "bundle_root dataset_dir datalist output_dir ckpt_dir".split()
@@ -160,18 +160,21 @@ def find_baselines(run: Run) -> list[Run]:
     """
     if not (run.split and run.cases.names) or run.is_baseline:
         return []
-    found = [other for other in _beside(run.folder.resolve()) if other.is_baseline and _same_data(run, other)]
+    found = [other for other in _beside(run.folder.resolve()) if _same_data(run, other)]
     found.sort(key=lambda other: str(other.record.get("started", "")), reverse=True)
     return sorted(found, key=lambda other: len(differing_keys(run, other)))
 
 
 def _beside(place: Path) -> Iterator[Run]:
-    for folder in sorted(place.parent.iterdir()):
-        if folder != place and (folder / "run.json").is_file():
-            try:
-                yield read_run(folder)
-            except ConfigError as error:  # somebody else's folder; it must not stop this report
-                logger.warning("%s was not looked at as a baseline: %s", folder, error.message)
+    """Baselines beside a folder; of all others no more than the record is read, for a sweep has hundreds."""
+    for file in sorted(place.parent.glob("*/run.json")):
+        if file.parent == place:
+            continue
+        try:
+            if Run(file.parent, record=read_json(file)).is_baseline:
+                yield read_run(file.parent)
+        except ConfigError as error:  # somebody else's folder; it must not stop this report
+            logger.warning("%s was not looked at as a baseline: %s", file.parent, error.message)
 
 
 def _same_data(run: Run, other: Run) -> bool:

@@ -153,12 +153,12 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     run = Run(
         folder,
-        record=_json(folder / "run.json"),
-        split=_json(folder / "split.json"),
+        record=read_json(folder / "run.json"),
+        split=read_json(folder / "split.json"),
         history=_rows(folder / "history.csv"),
-        metrics=(metrics := _json(folder / "metrics.json")),
+        metrics=(metrics := read_json(folder / "metrics.json")),
         cases=_cases(folder / "metrics_per_case.csv", metrics.get("group_key")),
-        examples=_json(folder / "examples" / "index.json"),
+        examples=read_json(folder / "examples" / "index.json"),
     )
     if not (run.record or run.history or run.metrics):
         raise ConfigError(
@@ -181,7 +181,15 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     return mean, spread
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return what a JSON file holds, nothing when there is none.
+
+    Args:
+        file: the file.
+
+    Raises:
+        ConfigError: when it cannot be read.
+    """
     if not file.is_file():
         return {}
     try:
