@@ -41,16 +41,16 @@ def test_failure_is_logged_and_leaves_the_run_alone(
     def fail(*args: object) -> str:
         raise error
 
-    whole(tmp_path)
+    run = whole(tmp_path / "run")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     monkeypatch.setattr("fewlabel.report.run_page.run_page", fail)
     assert run_page is not fail
-    assert after_run(tmp_path) is None
+    assert after_run(run) is None
     assert "could not be written" in caplog.text and "no ink" in caplog.text and "tools/report.py" in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     with pytest.raises(type(error), match="no ink"):
-        write(tmp_path)
+        write(run)
 
 
 def test_interrupted_run_is_not_held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
