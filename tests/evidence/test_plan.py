@@ -68,13 +68,13 @@ def test_a_wrong_plan_is_refused(bundle: Path, path: str, value: Any, message: s
         inside = inside[parent]
     inside[leaf] = value
     (bundle / "configs" / "experiments.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="experiments.json") as refusal:
+    with pytest.raises(ConfigError, match=r"experiments\.json") as refusal:
         read_plan(bundle)
     assert message in refusal.value.message
 
 
 def test_an_unknown_variant_is_refused(plan: Plan) -> None:
-    with pytest.raises(ConfigError, match="variant metod is unknown: .*supervised, method, ablation, pool"):
+    with pytest.raises(ConfigError, match=r"variant metod is unknown: .*supervised, method, ablation, pool"):
         list(plan.runs(["metod"]))
 
 

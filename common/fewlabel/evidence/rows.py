@@ -64,8 +64,8 @@ def require_same_settings(rows: Iterable[Row]) -> None:
     for variant, settings in found.items():
         if len(settings) > 1:
             raise ConfigError(
-                f"the rows of {variant} were made with {len(settings)} different settings ({', '.join(sorted(settings))} "
-                "in the column settings): keep them in separate files"
+                f"the rows of {variant} were made with {len(settings)} different settings "
+                f"({', '.join(sorted(settings))} in the column settings): keep them in separate files"
             )
 
 
