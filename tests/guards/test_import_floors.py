@@ -19,7 +19,7 @@ import fewlabel
 
 UPPER = ("report", "evidence", "bundle", "hub", "engines", "handlers", "data", "transforms", "metrics")
 MIDDLE = ("networks", "losses", "pseudolabels", "superpixels")
-FLOORS = {**{name: 10 - i for i, name in enumerate(UPPER)}, **dict.fromkeys(MIDDLE, 2), "kernels": 1}
+FLOORS = {**{name: 20 - i for i, name in enumerate(UPPER)}, **dict.fromkeys(MIDDLE, 2), "kernels": 1}
 OUTSIDE = ("bundles", "tools", "tests")
 LOADERS = ("import_module", "__import__", "optional_import")
 

@@ -48,6 +48,27 @@ def read_rows(files: str | Path | Iterable[str | Path]) -> list[Row]:
     return list(merged.values())
 
 
+def require_same_settings(rows: Iterable[Row]) -> None:
+    """Refuse rows of one variant that were made with different keys: their mean would be of nothing.
+
+    Args:
+        rows: of :func:`read_rows`; those without the column ``settings`` pass.
+
+    Raises:
+        ConfigError: naming the variant and its settings.
+    """
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        if row.get("settings"):
+            found.setdefault(row["variant"], set()).add(row["settings"])
+    for variant, settings in found.items():
+        if len(settings) > 1:
+            raise ConfigError(
+                f"the rows of {variant} were made with {len(settings)} different settings "
+                f"({', '.join(sorted(settings))} in the column settings): keep them in separate files"
+            )
+
+
 def append_row(file: str | Path, row: Row) -> None:
     """Add a row, atomically; new columns are added to the table.
 

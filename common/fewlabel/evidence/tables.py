@@ -9,7 +9,7 @@ from pathlib import Path
 from fewlabel.errors import ConfigError
 from fewlabel.evidence.efficiency import Efficiency, efficiency
 from fewlabel.evidence.plan import Plan
-from fewlabel.evidence.rows import Row
+from fewlabel.evidence.rows import Row, require_same_settings
 from fewlabel.evidence.statistics import Paired, Summary, Values, paired, summarize, values
 from fewlabel.files import atomic
 
@@ -27,7 +27,11 @@ def markdown(plan: Plan, rows: Sequence[Row], metric: str | None = None) -> str:
 
     Returns:
         Markdown, ending in a newline.
+
+    Raises:
+        ConfigError: when rows of one variant were made with different settings.
     """
+    require_same_settings(rows)
     metric = metric or plan.metric
     found = values(rows, metric)
     lines = [*_figures(plan, found, metric), "", *_comparisons(plan, found, metric)]
