@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,9 +21,11 @@ CONFIG = {
     "imports": ["$import os"],
     "dataset_dir": "frames",
     "label_budget": 4,
+    "budget_unit": "item",
     "split_seed": 1,
     "group_key": "video",
     "spatial_size": [96, 128],
+    "device": "$fewlabel.bundle.auto_device()",
     "max_epochs": 3,
     "epoch_length": 20,
     "seed": 2,
@@ -63,7 +66,8 @@ def trained(folder: Path, epochs: int = 3, **keys: Any) -> Path:
     write_json(folder / "run.json", record)
     item = {"image": "images/a.png", "label": "masks/a.png", "video": "v0"}
     lists = {"labeled": [item] * 4, "unlabeled": [{"image": "u.png"}] * 7, "validation": [item]}
-    write_json(folder / "split.json", {"source": "list.json", "label_budget": 4, "split_seed": 1, **lists})
+    split = {"source": "list.json", "label_budget": 4, "budget_unit": "item", "split_seed": 1}
+    write_json(folder / "split.json", split | lists)
     rows: list[dict[str, Any]] = [
         {"epoch": n, "loss": 4 / n, "supervised": 3 / n, "lr": 0.1, "seconds": 20.5} for n in range(1, epochs + 1)
     ]
@@ -84,7 +88,13 @@ def evaluated(
     names = names or [f"v{i % 2}/f{i}.png" for i in range(len(scores))]
     groups = groups or [f"v{i % 2}" for i in range(len(scores))]
     rows = [
-        {"case": name, "video": group, "mean_dice": score, "mae": 1 - score, "pixels": round(1000 * score)}
+        {
+            "case": name,
+            "video": group,
+            "mean_dice": score,
+            "mae": 1 - score,
+            "pixels": round(1000 * score) if math.isfinite(score) else 0,
+        }
         for name, group, score in zip(names, groups, scores, strict=True)
     ]
     found = {

@@ -83,7 +83,14 @@ def test_pictures_have_words_and_every_case_its_score(tmp_path: Path) -> None:
 
 
 def test_odd_names_are_text_everywhere(tmp_path: Path) -> None:
-    names = ["</script><script>alert(1)</script>", "a&amp;b \"c\" 'd'.png", "<img src=x onerror=y>", "日本 🦴.png", "5", "6"]
+    names = [
+        "</script><script>alert(1)</script>",
+        "a&amp;b \"c\" 'd'.png",
+        "<img src=x onerror=y>",
+        "日本 🦴.png",
+        "5",
+        "6",
+    ]
     pictured(evaluated(trained(tmp_path, dataset_dir="<b>$x$</b>"), names=names, groups=["<i>"] * 6), names[:3])
     found = page(tmp_path)
     assert set(names) <= set(cases(found))
@@ -124,9 +131,10 @@ def test_comparison_names_the_baseline_its_unit_and_no_p_value(tmp_path: Path) -
 def test_named_baseline_is_said_to_be_named(tmp_path: Path) -> None:
     whole(tmp_path / "method")
     whole(tmp_path / "elsewhere" / "other", method_enabled=False, seed=9)
-    assert "in other , named when this report was written" in page(
-        tmp_path / "method", tmp_path / "elsewhere" / "other"
-    ).text
+    assert (
+        "in other , named when this report was written"
+        in page(tmp_path / "method", tmp_path / "elsewhere" / "other").text
+    )
 
 
 @pytest.mark.parametrize("make", [lambda f: trained(f, epochs=1), evaluated, lambda f: evaluated(trained(f))])
