@@ -74,7 +74,7 @@ def test_run_of_other_cases_is_no_baseline(tmp_path: Path) -> None:
 
 
 def test_of_several_the_most_alike_and_then_the_newest_comes_first(tmp_path: Path) -> None:
-    run, baseline = pair(tmp_path)
+    run, _ = pair(tmp_path)
     evaluated(trained(tmp_path / "a_longer", method_enabled=False, max_epochs=9), WORSE)
     newer = evaluated(trained(tmp_path / "a_newer", method_enabled=False), WORSE)
     record = json.loads((newer / "run.json").read_text())
@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="0 cases in common"):
         compare(read_run(run), read_run(baseline))
     evaluated(baseline, key_metric="mae")
-    with pytest.raises(ConfigError, match="is no baseline of .*: mean_dice on 6 cases of the test list, mae on"):
+    with pytest.raises(ConfigError, match=r"is no baseline of .*: mean_dice on 6 cases of the test list, mae on"):
         compare(read_run(run), read_run(baseline))
     with pytest.raises(ConfigError, match="holds no figures to compare"):
         compare(read_run(run), read_run(trained(tmp_path / "c")))

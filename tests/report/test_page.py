@@ -170,7 +170,7 @@ def test_page_stays_below_five_megabytes(tmp_path: Path) -> None:
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     evaluated(trained(tmp_path), [0.5, float("nan"), float("inf")], metrics={"mean_dice": float("nan")})
     rows = cases(page(tmp_path))
-    assert [row[1] for row in rows.values()] == ["mean_dice", "0.5000", "–", "∞", "∞", "–"]
+    assert [row[1] for row in rows.values()] == ["mean_dice", "0.5000", "\N{EN DASH}", "∞", "∞", "\N{EN DASH}"]
 
 
 @pytest.mark.parametrize(
