@@ -4,7 +4,7 @@
 Usage::
 
     python tools/label_budget.py run --dataset_dir DIR --datalist dataset.json --csv_file FILE [--jobs 2] [--dry_run]
-    python tools/label_budget.py table --csv_file FILE [--readme FILE] [--curve FILE]
+    python tools/label_budget.py table --csv_file FILE [--readme FILE] [--curve FILE] [--page FILE]
 
 ``run`` prints how many hours it will take before it starts. A row a run is appended to the CSV; what is there is not
 run again, so a sweep that was stopped goes on where it was. Settings, the last iterate and the threshold are those of
@@ -19,6 +19,7 @@ from typing import Any
 import fire
 
 from fewlabel.evidence import Plan, Sweep, draw_curve, insert, markdown, read_plan, read_rows
+from fewlabel.report import write_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = "endoscopic_tool_segmentation_mms"
@@ -52,7 +53,7 @@ def run(
     others: Any = None,
     **keys: Any,
 ) -> None:
-    """Run what is missing of the sweep and print its tables.
+    """Run what is missing of the sweep, print its tables, and write its page beside the CSV.
 
     Args:
         csv_file: rows are read from here and appended here.
@@ -96,14 +97,17 @@ def run(
         return
     broken = work.run()
     _show(plan, [work.csv_file, *work.others])
+    print(f"page {write_sweep(plan, [work.csv_file, *work.others], work.csv_file.with_suffix('.html'))}")
     if broken:
         raise SystemExit(f"{len(broken)} runs failed; the same command tries them again")
     if work.todo:
         print(f"{len(work.todo)} runs are left (max_minutes); the same command goes on")
 
 
-def table(csv_file: Any, bundle: str = BUNDLE, metric: str | None = None, readme: str = "", curve: str = "") -> None:
-    """Print the tables of a sweep; put them into a document and draw the curve where asked.
+def table(
+    csv_file: Any, bundle: str = BUNDLE, metric: str | None = None, readme: str = "", curve: str = "", page: str = ""
+) -> None:
+    """Print the tables of a sweep; put them into a document, draw the curve and write a page where asked.
 
     Args:
         csv_file: the rows; a pattern or several files are merged.
@@ -111,6 +115,7 @@ def table(csv_file: Any, bundle: str = BUNDLE, metric: str | None = None, readme
         metric: a column; that of ``experiments.json`` by default.
         readme: a document with the lines ``<!-- evidence:begin -->`` and ``<!-- evidence:end -->``.
         curve: a picture to write (``.png`` or ``.svg``).
+        page: an HTML page to write: curve, comparisons and all runs.
     """
     plan = read_plan(ROOT / "bundles" / bundle, folds=[])
     files = _listed(csv_file) or []
@@ -119,6 +124,8 @@ def table(csv_file: Any, bundle: str = BUNDLE, metric: str | None = None, readme
         insert(readme, "evidence", markdown(plan, read_rows(files), metric))
     if curve:
         print(draw_curve(plan, read_rows(files), curve, metric))
+    if page:
+        print(write_sweep(plan, files, page, metric))
 
 
 def _show(plan: Plan, files: list[Any], metric: str | None = None) -> None:

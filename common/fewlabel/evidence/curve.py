@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewlabel.evidence.plan import Plan
 from fewlabel.evidence.rows import Row
 from fewlabel.evidence.statistics import Values, summarize, values
 from fewlabel.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which color-blind readers tell apart; the baseline is black.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#F0E442")
@@ -30,16 +34,40 @@ def draw_curve(plan: Plan, rows: Sequence[Row], file: str | Path, metric: str | 
     Returns:
         The path written.
     """
+    figure = curve_figure(plan, rows, metric)
+    with atomic(file) as temporary:
+        figure.savefig(temporary, format=Path(file).suffix[1:])
+    return Path(file)
+
+
+def curve_figure(plan: Plan, rows: Sequence[Row], metric: str | None = None, ink: str = "black") -> Figure:
+    """Return what :func:`draw_curve` draws.
+
+    Args:
+        plan: as there.
+        rows: as there.
+        metric: as there.
+        ink: color of text, axes and baseline.
+    """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure  # slow to import, and only a picture needs it
 
     metric = metric or plan.metric
     found = values(rows, metric)
+    colors: dict[Any, Any] = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink
+    )
+    with rc_context(colors):
+        figure = Figure(figsize=(9.0, 4.2), dpi=140, layout="constrained")
+        _draw(figure.add_subplot(), plan, found, metric, ink)
+    return figure
+
+
+def _draw(axes: Axes, plan: Plan, found: dict[tuple[str, int], Values], metric: str, ink: str) -> None:
     lines = {name: line for name in plan.variants if len(line := _line(found, name)) > 1}
-    figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
-    axes = figure.add_subplot()
     styles = iter(zip(_COLORS, _MARKERS, strict=True))
     for place, (name, line) in enumerate(lines.items()):
-        color, marker = ("black", "o") if name == plan.baseline else next(styles, ("#7F7F7F", "."))
+        color, marker = (ink, "o") if name == plan.baseline else next(styles, ("#7F7F7F", "."))
         shift = 1 + _OFFSET * (place - (len(lines) - 1) / 2)
         summaries = {budget * shift: summarize(known.values()) for budget, known in line.items()}
         axes.errorbar(
@@ -56,9 +84,6 @@ def draw_curve(plan: Plan, rows: Sequence[Row], file: str | Path, metric: str | 
             elinewidth=0.8,
         )
     _dress(axes, sorted({budget for line in lines.values() for budget in line}), metric)
-    with atomic(file) as temporary:
-        figure.savefig(temporary, format=Path(file).suffix[1:])
-    return Path(file)
 
 
 def _line(found: dict[tuple[str, int], Values], name: str) -> dict[int, Values]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from fewlabel.report.comparison import Comparison, compare, find_baselines
 from fewlabel.report.pictures import COLORS, TRUTH_COLOR, montage, overlay
 from fewlabel.report.run import CaseTable, Run, read_run
-from fewlabel.report.write import after_run, write
+from fewlabel.report.write import after_run, write, write_sweep
 
 __all__ = [
     "COLORS",
@@ -21,4 +21,5 @@ __all__ = [
     "overlay",
     "read_run",
     "write",
+    "write_sweep",
 ]

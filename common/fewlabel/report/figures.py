@@ -63,7 +63,7 @@ def curves(series: Mapping[str, Curve], ids: str, others: Mapping[str, Curve] | 
         _quiet(axes)
         if number > len(series) - columns:
             axes.set_xlabel("epoch", fontsize=_FONT_PT, color=INK)
-    return _svg(figure, "Curves over epochs: " + ", ".join(series), ids)
+    return inline_svg(figure, "Curves over epochs: " + ", ".join(series), ids)
 
 
 def strips(groups: Mapping[str, Sequence[float]], ids: str, label: str, zero: bool = False) -> str:
@@ -98,7 +98,37 @@ def strips(groups: Mapping[str, Sequence[float]], ids: str, label: str, zero: bo
     axes.set_yticks([])
     _quiet(axes)
     axes.spines["left"].set_visible(False)
-    return _svg(figure, f"Distribution: {label}", ids)
+    return inline_svg(figure, f"Distribution: {label}", ids)
+
+
+def forest(rows: Sequence[tuple[str, float, float, float]], ids: str, label: str) -> str:
+    """Draw mean differences with their intervals, one below the other, zero marked.
+
+    Args:
+        rows: (name, mean, low, high), the first on top; an interval of NaN is not drawn. Those without zero in their
+            interval are in the accent color, all others gray.
+        ids: as in :func:`curves`.
+        label: what the axis shows.
+
+    Returns:
+        ``<svg>...</svg>``; empty without rows.
+    """
+    if not rows:
+        return ""
+    figure = _figure(0.6 + 0.27 * len(rows))
+    axes = figure.add_subplot(1, 1, 1)
+    for place, (_, mean, low, high) in enumerate(rows):
+        color = RUN if low > 0 or high < 0 else OTHER
+        axes.plot([low, high], [-place] * 2, color=color, linewidth=2.2, solid_capstyle="butt")
+        axes.plot([mean], [-place], marker="o", markersize=5.5, color=color)
+    axes.axvline(0, color=INK, linewidth=0.7)
+    axes.set_ylim(-len(rows) + 0.4, 0.6)
+    axes.set_xlabel(label, fontsize=_FONT_PT, color=INK, parse_math=False)
+    _quiet(axes)
+    axes.grid(axis="x", color=FAINT, linewidth=0.5)
+    axes.set_yticks([-place for place in range(len(rows))], [name for name, *_ in rows])
+    axes.spines["left"].set_visible(False)
+    return inline_svg(figure, f"Differences: {label}", ids)
 
 
 def _strip(axes: Axes, values: Values, y: float, color: str, span: tuple[float, float]) -> None:
@@ -144,8 +174,14 @@ def _quiet(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _svg(figure: Figure, description: str, ids: str) -> str:
-    """Return the chart for a page: no name space, no metadata, ids of its own, colors by variables."""
+def inline_svg(figure: Figure, description: str, ids: str) -> str:
+    """Return a chart for a page: no name space, no metadata, ids of its own, colors by variables.
+
+    Args:
+        figure: drawn with ``INK``, ``FAINT``, ``RUN`` and ``OTHER`` for what follows the page's theme.
+        description: what it shows, for readers that cannot see it.
+        ids: as in :func:`curves`.
+    """
     from matplotlib import rc_context
 
     stream = io.StringIO()

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewlabel.data.ranks import rank_and_world
 from fewlabel.errors import ConfigError
 from fewlabel.files import atomic
 from fewlabel.report.comparison import Comparison, compare, find_baselines
 from fewlabel.report.run import Run, read_run
+
+if TYPE_CHECKING:
+    from fewlabel.evidence import Plan
 
 logger = logging.getLogger(__name__)
 FILE = "report.html"
@@ -40,6 +45,32 @@ def write(output_dir: str | Path, baseline: str | Path | None = None) -> Path:
     with atomic(run.folder / FILE) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
     return run.folder / FILE
+
+
+def write_sweep(
+    plan: Plan, csv_files: str | Path | Sequence[str | Path], target: str | Path, metric: str | None = None
+) -> Path:
+    """Write the page of a sweep, one file that needs nothing else.
+
+    Args:
+        plan: what was compared; with its folds resolved, runs that are missing are named.
+        csv_files: rows of :class:`~fewlabel.evidence.Sweep`, from one machine or several.
+        target: the page to write.
+        metric: a column; None takes the plan's.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: when rows of one variant were made with different settings, or a file is no table of a sweep.
+    """
+    from fewlabel.evidence import read_rows
+    from fewlabel.report.sweep_page import sweep_page
+
+    page = sweep_page(plan, read_rows(csv_files), metric or plan.metric)
+    with atomic(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(target)
 
 
 def _compared(run: Run, baseline: str | Path | None) -> tuple[Comparison | None, list[str]]:
