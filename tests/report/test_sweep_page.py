@@ -59,7 +59,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(plan: Plan, rows: Path) -
     text = write_sweep(plan, rows, rows.with_suffix(".html")).read_text()
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", text) and "://" not in text
     assert "A &lt;processor&gt;" in text and "<processor>" not in text
-    assert f"{MINUS}15.5" in text
+    assert f"{MINUS}10.5" in text
 
 
 def test_rows_of_different_settings_are_refused(plan: Plan, rows: Path, table: Table) -> None:
