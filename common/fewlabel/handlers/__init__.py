@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handlers for MONAI's engines: run folder, exact resume, progress, history, scores, speed."""
+"""Handlers for MONAI's engines: run folder, exact resume, progress, history, scores, speed, leaks."""
 
 from __future__ import annotations
 
 from fewlabel.handlers.checkpoint import CheckpointHandler
 from fewlabel.handlers.history import HistoryHandler
+from fewlabel.handlers.leak_guard import LeakGuardHandler
 from fewlabel.handlers.model import ModelLoader
 from fewlabel.handlers.progress import ProgressHandler
 from fewlabel.handlers.run_folder import RunFolderHandler
@@ -16,6 +17,7 @@ __all__ = [
     "CheckpointHandler",
     "HistoryHandler",
     "LazyWriter",
+    "LeakGuardHandler",
     "ModelLoader",
     "ProgressHandler",
     "RunFolderHandler",
