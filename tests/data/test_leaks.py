@@ -90,7 +90,9 @@ def _renamed(label: Path) -> Path:
     return label.rename(label.parent / "innocent.png")
 
 
-@pytest.mark.parametrize("rename", [_linked, _hard_linked, _renamed, lambda label: label.parent / ".." / "labels/f03.png"])
+@pytest.mark.parametrize(
+    "rename", [_linked, _hard_linked, _renamed, lambda label: label.parent / ".." / "labels/f03.png"]
+)
 def test_other_names_of_the_file_do_not_help(label: Path, rename: Callable[[Path], Path]) -> None:
     with refuse_labels({str(label): "f03.png"}), pytest.raises(ConfigError, match=r"f03\.png"):
         Image.open(rename(label))

@@ -101,7 +101,7 @@ def splits(
     So budgets are nested (4 within 8 within 16), the draw depends neither on the order of the list nor on where the
     data lie, and items added later leave the order of the others alone. Items are drawn without regard to groups: a
     draw that spread itself over all videos would flatter small budgets. With a group as the unit, all items of a drawn
-    group are labeled. Of the list ``test`` nothing is used but the names of its label files, which training must not open.
+    group are labeled. Of the list ``test`` only the names of its label files are used, which training must not open.
 
     Args:
         dataset_dir: folder of the data; empty takes the built-in phantoms.
