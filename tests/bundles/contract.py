@@ -2,7 +2,8 @@
 """The contract that every bundle keeps, as one function: :func:`check_bundle` says all that a folder breaks at once.
 
 What can be told from the files stands here and in ``contract_files.py``; what shows only when MONAI opens the configs
-stands in ``contract_workflows.py``, and what wants weights in ``contract_monai.py``. The lint of ``tests/guards`` judges names, references and arguments, and is asked too.
+stands in ``contract_workflows.py``, and what wants weights in ``contract_monai.py``. The lint of ``tests/guards`` judges
+names, references and arguments, and is asked too.
 """
 
 from __future__ import annotations
@@ -243,20 +244,19 @@ def keys_table(root: Path) -> Iterator[str]:
     text = (root / "docs" / "README.md").read_text(encoding="utf-8")
     section = text.partition("\n## Keys\n")[2].partition("\n## ")[0]
     sources = {"default": ("train", "inference"), "value": ("light",)}
-    tables = re.findall(r"^\| key \| (default|value) \|.*\n\|[-| ]+\n((?:\|.*\n?)+)", section, flags=re.M)
-    for column, rows in tables:
-        contents = [config(root / "configs" / f"{name}.json") for name in sources[column]]
-        for key, shown in re.findall(r"^\| `(\w+)` \| (.*?) \|", rows, flags=re.M):
-            values = [json.dumps(content[key], ensure_ascii=False) for content in contents if key in content]
+    told: dict[str, dict[str, str]] = {column: {} for column in sources}
+    for column, rows in re.findall(r"^\| key \| (default|value) \|.*\n\|[-| ]+\n((?:\|.*\n?)+)", section, flags=re.M):
+        told[column] |= re.findall(r"^\| `(\w+)` \| (.*?) \|", rows, flags=re.M)
+    for column, names in sources.items():
+        contents = [config(root / "configs" / f"{name}.json") for name in names]
+        for key, cell in told[column].items():
+            values = {f"`{json.dumps(content[key], ensure_ascii=False)}`" for content in contents if key in content}
             if not values:
                 yield f"README.md: the key '{key}' under Keys is in no config"
-            elif any(shown != f"`{value}`" for value in values):
-                yield f"README.md: {column} of '{key}' is {shown}, in the configs {' and '.join(dict.fromkeys(values))}"
-    missing = {column for column in sources} - {column for column, _ in tables}
-    yield from (f"README.md: no table of {column}s under Keys" for column in sorted(missing))
-    shown = set(re.findall(r"^\| `(\w+)` \|", "".join(rows for column, rows in tables if column == "value"), re.M))
-    lacking = [key for key in config(root / "configs" / "light.json") if key not in shown]
-    yield from (f"README.md: the key '{key}' of light.json is not under Keys" for key in lacking)
+            elif values != {cell}:
+                yield f"README.md: {column} of '{key}' is {cell}, in the configs {' and '.join(sorted(values))}"
+    lacking = config(root / "configs" / "light.json").keys() - told["value"].keys()
+    yield from (f"README.md: no table under Keys gives the value of '{key}' in light.json" for key in sorted(lacking))
 
 
 RULES: tuple[Rule, ...] = (

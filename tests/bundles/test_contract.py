@@ -213,10 +213,18 @@ def test_missing_terms_are_found(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("| `seed` | `0` |", "| `seed` | `1` |", "README.md: default of 'seed' is `1`, in the configs 0"),
+        ("| `seed` | `0` |", "| `seed` | `1` |", "README.md: default of 'seed' is `1`, in the configs `0`"),
         ("| `seed` | `0` |", "| `sede` | `0` |", "README.md: the key 'sede' under Keys is in no config"),
-        ("| `max_epochs` | `10` |\n", "", "README.md: the key 'max_epochs' of light.json is not under Keys"),
-        ("| key | value |", "| name | value |", "README.md: no table of values under Keys"),
+        (
+            "| `max_epochs` | `10` |\n",
+            "",
+            "README.md: no table under Keys gives the value of 'max_epochs' in light.json",
+        ),
+        (
+            "| key | value |",
+            "| name | value |",
+            "README.md: no table under Keys gives the value of 'encoder' in light.json",
+        ),
     ],
 )
 def test_table_of_keys_that_lags_behind_is_found(copy: Path, old: str, new: str, message: str) -> None:
