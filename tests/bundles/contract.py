@@ -2,8 +2,8 @@
 """The contract that every bundle keeps, as one function: :func:`check_bundle` says all that a folder breaks at once.
 
 What can be told from the files stands here and in ``contract_files.py``; what shows only when MONAI opens the configs
-stands in ``contract_workflows.py``, and what wants weights in ``contract_monai.py``. The lint of ``tests/guards`` judges
-names, references and arguments, and is asked too.
+stands in ``contract_workflows.py``, and what wants weights in ``contract_monai.py``. The lint of ``tests/guards``
+judges names, references and arguments, and is asked too.
 """
 
 from __future__ import annotations

@@ -38,8 +38,6 @@ def test_network_of_the_default_profile(bundle: Path) -> None:
 class Net(nn.Module):
     """A network of one weight that breaks one thing."""
 
-    fault: str
-
     def __init__(self, fault: str = "") -> None:
         super().__init__()
         self.fault = fault
