@@ -23,6 +23,7 @@ from fewlabel.data import test_items as items_of_test_list
 from fewlabel.errors import ConfigError
 
 TERMS = ("supervised", "negatives", "similarity", "pixels")
+RATE = json.loads((BUNDLE / "configs" / "light.json").read_text())["learning_rate"]
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -66,7 +67,7 @@ def test_training_leaves_the_files_of_the_contract_and_no_others(trained: Path) 
 
 def test_record_of_the_run(trained: Path) -> None:
     record = json.loads((trained / "run.json").read_text())
-    assert record["keys"] | {"max_epochs": 2, "device": "cpu", "learning_rate": 0.003} == record["keys"]
+    assert record["keys"] | {"max_epochs": 2, "device": "cpu", "learning_rate": RATE} == record["keys"]
     assert record["config"]["encoder_options"] == NETWORK["encoder_options"]
     assert torch.__version__.startswith(record["versions"]["torch"]) and record["bundle_version"] == "0.1.0"
     split = json.loads((trained / "split.json").read_text())
@@ -83,7 +84,7 @@ def test_history_has_every_term_and_the_validation(trained: Path) -> None:
     for row in rows:
         assert float(row["loss"]) == pytest.approx(sum(0.25 * float(row[term]) for term in TERMS), rel=1e-4)
     assert [row["mean_dice"] != "" for row in rows] == [False, True]
-    assert [float(row["lr"]) for row in rows] == pytest.approx([0.003, 0.003 * 0.5**0.9])
+    assert [float(row["lr"]) for row in rows] == pytest.approx([RATE, RATE * 0.5**0.9])
 
 
 def test_weights_are_plain_and_two_networks(trained: Path) -> None:
