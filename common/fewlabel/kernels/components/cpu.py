@@ -103,21 +103,23 @@ def _scan(
     """Find the runs of rows start ... stop - 1 and join them among themselves; no branch depends on a pixel."""
     first, last, starts, ends, parent = table
     width = source.shape[1]
+    cuts = np.empty(width + 1, np.int32)  # columns where the value changes; one more, as the loop writes ahead
     for row in range(start, stop):
-        first[row] = run
-        opened = closed = run
+        n = 0
         before = source.dtype.type(0)
         for x in range(width):
             value = source[row, x]
-            starts[opened] = x
-            ends[closed] = x
-            opened += (value != before) & (value != 0)
-            closed += (value != before) & (before != 0)
+            cuts[n] = x
+            n += value != before
             before = value
-        ends[closed] = width
-        for r in range(run, opened):
-            parent[r] = r
-        run = last[row] = opened
+        cuts[n] = width
+        first[row] = run
+        for i in range(n):
+            starts[run] = cuts[i]
+            ends[run] = cuts[i + 1]
+            parent[run] = run
+            run += source[row, cuts[i]] != 0
+        last[row] = run
         _link(source, height, neighbors, row, start, row, table)
 
 
@@ -153,15 +155,16 @@ def _link(
         other = row + dz * height + dy
         if y + dy < 0 or y + dy >= height or other < low or other >= high:
             continue
-        i, j = first[row], first[other]
-        while i < last[row] and j < last[other]:
+        i, i_end = first[row], last[row]
+        j, j_end = first[other], last[other]
+        while i < i_end and j < j_end:
             if starts[i] < ends[j] + reach and starts[j] < ends[i] + reach:
                 if source[row, starts[i]] == source[other, starts[j]]:
                     _join(parent, i, j)
             if ends[i] < ends[j]:
                 i += 1
                 continue
-            is_corner = reach == 1 and ends[i] == ends[j] and i + 1 < last[row] and starts[i + 1] == ends[j]
+            is_corner = reach == 1 and ends[i] == ends[j] and i + 1 < i_end and starts[i + 1] == ends[j]
             if is_corner and source[row, starts[i + 1]] == source[other, starts[j]]:
                 _join(parent, i + 1, j)
             j += 1

@@ -114,8 +114,8 @@ def fill_holes(mask: Tensor, background_connectivity: int, *, backend: str = "au
     closed = torch.ones(len(values), width, dtype=torch.bool, device=mask.device)
     closed[:, :1] = False
     for axis in range(4 - dims, 4):
-        for face in (0, -1) if holes.numel() else ():
-            closed.scatter_(1, holes.select(axis, face).flatten(1).long(), False)
+        for face in (slice(None, 1), slice(-1, None)):
+            closed.scatter_(1, holes.transpose(1, axis)[:, face].flatten(1).long(), False)
     filling = _surrounding(values, holes, closed, dims) if mask.dtype != torch.bool else closed
     inside = lookup(filling.to(mask.dtype), holes.flatten(1)).view(mask.shape)
     return torch.where(inside != 0, inside, mask.as_subclass(Tensor))
@@ -124,17 +124,22 @@ def fill_holes(mask: Tensor, background_connectivity: int, *, backend: str = "au
 def _surrounding(values: Tensor, holes: Tensor, closed: Tensor, dims: int) -> Tensor:
     """Return for each closed hole the value around it, 0 where there are several."""
     limits = torch.iinfo(values.dtype)
-    low = values.new_full(closed.shape, limits.max)
-    high = values.new_full(closed.shape, limits.min)
+    low = values.new_full((closed.numel(),), limits.max)
+    high = values.new_full((closed.numel(),), limits.min)
+    rows = torch.arange(0, closed.numel(), closed.shape[1], device=values.device).view(-1, 1, 1, 1)
     for axis in range(4 - dims, 4):
         step = [0, 0, 0]
         step[axis - 1] = 1
         pair = overlap((step[0], step[1], step[2]), values.shape)
         for here, there in (pair, pair[::-1]):
-            value = values[there].flatten(1)
-            touched = torch.where(value != 0, holes[here].flatten(1), 0).long()  # entry 0 takes what is no contact
-            low.scatter_reduce_(1, touched, value, "amin")
-            high.scatter_reduce_(1, touched, value, "amax")
+            hole, value = holes[here], values[there]
+            touch = (hole != 0) & (value != 0)
+            entry = rows + torch.where(touch, hole, 0)  # what is no contact goes to the entry of the foreground
+            if values.device.type == "cpu":  # few pixels touch; on a GPU it would take a synchronization to find them
+                entry, value = entry[touch], value[touch]
+            low.scatter_reduce_(0, entry.flatten(), value.flatten(), "amin")
+            high.scatter_reduce_(0, entry.flatten(), value.flatten(), "amax")
+    low, high = low.view_as(closed), high.view_as(closed)
     return torch.where(closed & (low == high), low, 0)
 
 

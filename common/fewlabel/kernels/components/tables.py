@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from fewlabel.kernels.threads import run_shares, share_count
 
 __all__ = ["lookup", "sizes"]
 
@@ -19,10 +24,10 @@ def sizes(labels: Tensor, width: int) -> Tensor:
     Returns:
         (B, width) int32; entry 0, the background, holds 0.
     """
+    table = torch.zeros(len(labels), width, dtype=torch.int32, device=labels.device)
     if labels.device.type == "cpu":
-        table = torch.stack([torch.bincount(row, minlength=width) for row in labels]).int()
+        _each(lambda b: table[b].copy_(torch.bincount(labels[b], minlength=width)), labels)
     else:
-        table = torch.zeros(len(labels), width, dtype=torch.int32, device=labels.device)
         table.scatter_add_(1, labels.long(), torch.ones_like(labels))
     table[:, 0] = 0
     return table
@@ -38,6 +43,20 @@ def lookup(table: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (B, N), of the table's type.
     """
-    if labels.device.type == "cpu":  # NumPy takes int32 indices as they are
-        return torch.stack([torch.from_numpy(t.numpy().take(row.numpy())) for t, row in zip(table, labels, strict=True)])
-    return table.gather(1, labels.long())
+    if labels.device.type != "cpu":
+        return table.gather(1, labels.long())
+    out = torch.empty(labels.shape, dtype=table.dtype)
+    arrays = out.numpy(), table.numpy(), labels.numpy()  # NumPy takes int32 indices as they are
+    _each(lambda b: np.take(arrays[1][b], arrays[2][b], out=arrays[0][b], mode="clip"), labels)
+    return out
+
+
+def _each(work: Callable[[int], object], labels: Tensor) -> None:
+    """Call ``work`` with the number of each image, images dealt out to threads."""
+    shares = share_count(len(labels), labels.device)
+
+    def share(number: int) -> None:
+        for b in range(number, len(labels), shares):
+            work(b)
+
+    run_shares(share, shares)
