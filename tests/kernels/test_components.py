@@ -250,7 +250,7 @@ def test_relabel_of_values_far_apart(backend: str) -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="connectivity must be 4 or 8 .2-D., 6, 18 or 26 .3-D., got 5"):
+    with pytest.raises(ValueError, match=r"connectivity must be 4 or 8 \(2-D\), 6, 18 or 26 \(3-D\), got 5"):
         connected_components(torch.ones(2, 2, dtype=torch.bool), 5)
     with pytest.raises(TypeError, match=r"expected a tensor of bool or integers, got torch.float32"):
         connected_components(torch.ones(2, 2), 4)

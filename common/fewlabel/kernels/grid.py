@@ -41,8 +41,8 @@ def neighbor_rows(connectivity: int) -> tuple[tuple[int, int, int], ...]:
         connectivity: 4, 8, 6, 18 or 26; see :func:`spatial_dims_of`.
 
     Returns:
-        Triples (dz, dy, reach): a pixel at (z, y, x) has the neighbors (z + dz, y + dy, x - reach ... x + reach). Besides
-        these it has x - 1 of its own row, and the mirror images of all.
+        Triples (dz, dy, reach): a pixel at (z, y, x) has the neighbors (z + dz, y + dy, x - reach ... x + reach).
+        Besides these it has x - 1 of its own row, and the mirror images of all.
 
     Example:
         >>> neighbor_rows(18)

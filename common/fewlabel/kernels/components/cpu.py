@@ -8,6 +8,7 @@ the components in raster order. Images are dealt out to threads; a single image 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class _Runs:
     def empty(cls, rows: int, width: int, is_mask: bool, slabs: int) -> _Runs:
         most = (width + 1) // 2 if is_mask else width  # runs of a row
         edges = [rows * s // slabs for s in range(slabs + 1)]
-        bounds = [(a, b, a * most + s) for s, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True))]
+        bounds = [(a, b, a * most + s) for s, (a, b) in enumerate(pairwise(edges))]
         row, run = rows, rows * most + slabs  # one run more in each slab: the scan writes ahead
         buffers = [np.empty(size, np.int32) for size in (row, row, run, run, run)]
         return cls(bounds, *buffers)
@@ -158,9 +159,9 @@ def _link(
         i, i_end = first[row], last[row]
         j, j_end = first[other], last[other]
         while i < i_end and j < j_end:
-            if starts[i] < ends[j] + reach and starts[j] < ends[i] + reach:
-                if source[row, starts[i]] == source[other, starts[j]]:
-                    _join(parent, i, j)
+            is_near = starts[i] < ends[j] + reach and starts[j] < ends[i] + reach
+            if is_near and source[row, starts[i]] == source[other, starts[j]]:
+                _join(parent, i, j)
             if ends[i] < ends[j]:
                 i += 1
                 continue

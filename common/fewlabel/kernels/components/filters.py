@@ -168,4 +168,6 @@ def _place_in_group(sorted_values: Tensor) -> Tensor:
 
 def _kept(mask: Tensor, keep: Tensor, labels: Tensor) -> Tensor:
     mask = mask.as_subclass(Tensor)
-    return torch.where(lookup(keep, labels).view(mask.shape), mask, torch.zeros((), dtype=mask.dtype, device=mask.device))
+    return torch.where(
+        lookup(keep, labels).view(mask.shape), mask, torch.zeros((), dtype=mask.dtype, device=mask.device)
+    )

@@ -73,7 +73,9 @@ def relabel(labels: Tensor) -> tuple[Tensor, Tensor]:
     opens = torch.ones_like(names, dtype=torch.bool)
     opens[:, 1:] = names[:, 1:] != names[:, :-1]
     opens &= names != 0
-    first = torch.zeros_like(opens).scatter_(1, order, opens)  # where a label appears for the first time, in raster order
+    first = torch.zeros_like(opens).scatter_(
+        1, order, opens
+    )  # where a label appears for the first time, in raster order
     ranks = first.cumsum(1, dtype=torch.int32)
     start = torch.arange(names.shape[1], device=names.device).where(opens, 0).cummax(1).values
     numbers = ranks.gather(1, order.gather(1, start)).where(names != 0, 0)
