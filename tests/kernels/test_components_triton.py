@@ -61,7 +61,7 @@ def test_compiled_for(capability: int, values: str) -> None:
         form._number_kernel: {"parent": "*i32", "ranks": "*i32", "before": "*i32", "labels": "*i32"} | space,
     }
     for kernel, arguments in kernels.items():
-        used = resources(kernel, arguments, capability, num_warps=form._MOST // 32)
+        used = resources(kernel, arguments, capability, num_warps=form._MOST // 32, maxnreg=form._REGISTERS)
         assert used.stack == 0
         assert used.registers <= 64
         assert used.shared <= 1024

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connected components on the GPU: union-find by atomic minima, five launches whatever the image holds.
 
-Layout: a program owns up to 256 pixels of one row of one image, one to a thread, as paths differ in length. int32 parents
-are raster indices in the image, -1 on background. ``open`` lets each pixel point to the first of its run (a scan in
-registers). ``merge`` joins runs with the runs that they touch in earlier rows: of each contact only the first pixel
+Layout: a program owns up to 256 pixels of one row of one image, one to a thread, as paths differ in length. int32
+parents are raster indices in the image, -1 on background. ``open`` lets each pixel point to the first of its run (a scan
+in registers). ``merge`` joins runs with the runs that they touch in earlier rows: of each contact only the first pixel
 works, and of two roots the larger is hung under the smaller by an atomic minimum, repeated from whatever another program
-has put there in the meantime. ``flatten`` lets each pixel point to its root, the first pixel of its component; a prefix
-sum over roots numbers them in raster order; ``number`` writes the numbers. Parents only ever become smaller members of
-the same component, so a stale read costs a step and no more, and the result does not depend on the order of programs.
+has put there meanwhile. ``flatten`` lets each pixel point to its root, the first pixel of its component; a prefix sum
+over roots numbers them in raster order; ``number`` writes the numbers. Parents only ever become smaller members of the
+same component, so a stale read costs a step and no more, and the result does not depend on the order of programs.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, disable-error-code=import-untyped
 from __future__ import annotations
 
 import torch
@@ -24,6 +24,7 @@ from fewlabel.kernels.grid import neighbor_rows
 __all__ = ["components", "relabel"]
 
 _MOST = 256  # pixels of a program
+_REGISTERS = 64  # a thread's; without a number ptxas aims at 32, and spills a few
 
 
 def components(values: Tensor, connectivity: int) -> tuple[Tensor, Tensor]:
@@ -34,7 +35,8 @@ def components(values: Tensor, connectivity: int) -> tuple[Tensor, Tensor]:
     reach = {(dz, dy): r for dz, dy, r in neighbor_rows(connectivity)}
     block = min(_MOST, max(32, triton.next_power_of_2(width)))
     grid = (batch * depth * height * triton.cdiv(width, block),)
-    space = {"depth": depth, "height": height, "width": width, "BLOCK": block, "num_warps": block // 32}
+    space = {"depth": depth, "height": height, "width": width, "BLOCK": block}
+    space |= {"num_warps": block // 32, "maxnreg": _REGISTERS}
     _open_kernel[grid](values, parent, **space)
     _merge_kernel[grid](
         values,
