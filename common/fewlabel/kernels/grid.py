@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-__all__ = ["as_volumes", "available", "neighbor_rows", "spatial_dims_of"]
+__all__ = ["as_volumes", "available", "neighbor_rows", "neighbor_steps", "overlap", "spatial_dims_of"]
 
 _GRIDS = {4: (2, 1), 8: (2, 2), 6: (3, 1), 18: (3, 2), 26: (3, 3)}  # dimensions, coordinates in which neighbors differ
 
@@ -51,6 +51,36 @@ def neighbor_rows(connectivity: int) -> tuple[tuple[int, int, int], ...]:
     dims, hops = spatial_dims_of(connectivity), _GRIDS[connectivity][1]
     rows = [(0, -1)] if dims == 2 else [(0, -1), (-1, 0), (-1, -1), (-1, 1)]
     return tuple((dz, dy, int(abs(dz) + abs(dy) < hops)) for dz, dy in rows if abs(dz) + abs(dy) <= hops)
+
+
+def neighbor_steps(connectivity: int) -> list[tuple[int, int, int]]:
+    """Return the steps (dz, dy, dx) to the neighbors that come before a pixel in raster order.
+
+    Args:
+        connectivity: 4, 8, 6, 18 or 26; see :func:`spatial_dims_of`.
+
+    Example:
+        >>> neighbor_steps(4)
+        [(0, -1, 0), (0, 0, -1)]
+    """
+    steps = [(dz, dy, dx) for dz, dy, reach in neighbor_rows(connectivity) for dx in range(-reach, reach + 1)]
+    return [*steps, (0, 0, -1)]
+
+
+def overlap(step: tuple[int, int, int], shape: torch.Size) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the part of a batch of volumes whose pixels have a neighbor one step away, and the part of the neighbors.
+
+    Args:
+        step: (dz, dy, dx).
+        shape: (B, D, H, W).
+
+    Returns:
+        Indices of both parts, which have the same shape.
+    """
+    pairs = list(zip(step, shape[1:], strict=True))
+    here = [slice(max(0, -d), n - max(0, d)) for d, n in pairs]
+    there = [slice(max(0, d), n - max(0, -d)) for d, n in pairs]
+    return (slice(None), *here), (slice(None), *there)
 
 
 def as_volumes(x: Tensor, spatial_dims: int) -> Tensor:

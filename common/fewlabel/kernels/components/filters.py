@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from fewlabel.kernels.components._dispatch import components, values_of
-from fewlabel.kernels.components.reference import overlap
 from fewlabel.kernels.components.tables import lookup, sizes
-from fewlabel.kernels.grid import spatial_dims_of
+from fewlabel.kernels.grid import overlap, spatial_dims_of
 
 __all__ = ["fill_holes", "largest_component", "remove_small"]
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewlabel.kernels.components.reference import overlap
-from fewlabel.kernels.grid import neighbor_rows
+from fewlabel.kernels.grid import neighbor_steps, overlap
 
 __all__ = ["components", "relabel"]
 
@@ -25,11 +24,8 @@ def components(values: Tensor, connectivity: int) -> tuple[Tensor, Tensor]:
     opens = (values != 0) & ~joined
     node = opens.flatten().cumsum(0).view(values.shape)  # 1 ... nodes, in raster order; meaningless on background
     parent = torch.arange(int(node[-1, -1, -1, -1]) + 1, device=values.device)
-    edges = [
-        _contacts(values, joined, node, (dz, dy, dx))
-        for dz, dy, reach in neighbor_rows(connectivity)
-        for dx in range(-reach, reach + 1)
-    ]
+    rows_before = [step for step in neighbor_steps(connectivity) if step != (0, 0, -1)]
+    edges = [_contacts(values, joined, node, step) for step in rows_before]
     _join(parent, torch.cat(edges, dim=1))
     return _numbered(values, node, parent)
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fewlabel.kernels.grid import neighbor_rows
+from fewlabel.kernels.grid import neighbor_steps, overlap
 
-__all__ = ["components", "overlap", "relabel"]
+__all__ = ["components", "relabel"]
 
 
 def components(values: Tensor, connectivity: int) -> tuple[Tensor, Tensor]:
@@ -23,11 +23,10 @@ def components(values: Tensor, connectivity: int) -> tuple[Tensor, Tensor]:
     """
     shape = values.shape
     lowest = torch.arange(values[0].numel(), device=values.device).repeat(shape[0], 1).view(shape)
-    steps = [(dz, dy, dx) for dz, dy, reach in neighbor_rows(connectivity) for dx in range(-reach, reach + 1)]
-    steps.append((0, 0, -1))
+    pairs = [overlap(step, shape) for step in neighbor_steps(connectivity)]
     while True:
         before = lowest.clone()
-        for here, there in (overlap(step, shape) for step in steps):
+        for here, there in pairs:
             same = values[here] == values[there]
             for a, b in ((here, there), (there, here)):
                 lowest[a] = torch.where(same, torch.minimum(lowest[a], lowest[b]), lowest[a])
@@ -53,19 +52,3 @@ def relabel(labels: Tensor) -> tuple[Tensor, Tensor]:
             target[row == name] = number
         counts.append(len(names))
     return out, torch.tensor(counts, dtype=torch.int32, device=labels.device)
-
-
-def overlap(step: tuple[int, int, int], shape: torch.Size) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the part of a batch of volumes whose pixels have a neighbor one step away, and the part of the neighbors.
-
-    Args:
-        step: (dz, dy, dx).
-        shape: (B, D, H, W).
-
-    Returns:
-        Indices of both parts, which have the same shape.
-    """
-    pairs = list(zip(step, shape[1:], strict=True))
-    here = [slice(max(0, -d), n - max(0, d)) for d, n in pairs]
-    there = [slice(max(0, d), n - max(0, -d)) for d, n in pairs]
-    return (slice(None), *here), (slice(None), *there)

@@ -2,12 +2,13 @@
 """Connected components on the GPU: union-find by atomic minima, five launches whatever the image holds.
 
 Layout: a program owns up to 256 pixels of one row of one image, one to a thread, as paths differ in length. int32
-parents are raster indices in the image, -1 on background. ``open`` lets each pixel point to the first of its run (a scan
-in registers). ``merge`` joins runs with the runs that they touch in earlier rows: of each contact only the first pixel
-works, and of two roots the larger is hung under the smaller by an atomic minimum, repeated from whatever another program
-has put there meanwhile. ``flatten`` lets each pixel point to its root, the first pixel of its component; a prefix sum
-over roots numbers them in raster order; ``number`` writes the numbers. Parents only ever become smaller members of the
-same component, so a stale read costs a step and no more, and the result does not depend on the order of programs.
+parents are raster indices in the image, -1 on background. ``open`` lets each pixel point to the first of its run (a
+scan in registers). ``merge`` joins runs with the runs that they touch in earlier rows: of each contact only the first
+pixel works, and of two roots the larger is hung under the smaller by an atomic minimum, repeated from whatever
+another program has put there meanwhile. ``flatten`` lets each pixel point to its root, the first pixel of its
+component; a prefix sum over roots numbers them in raster order; ``number`` writes the numbers. Parents only ever
+become smaller members of the same component, so a stale read costs a step and no more, and the result does not depend
+on the order of programs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, disable-error-code=import-untyped
