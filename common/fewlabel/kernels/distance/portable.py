@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["nearest"]
 
-_SUMS = 2**21  # that exist at a time
+_SUMS = 2**23  # that exist at a time
 _NONE = 2**31 - 1  # in place of -1 while the smallest index is sought
 
 
