@@ -7,6 +7,7 @@ import importlib
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +67,15 @@ def nearest_seed(
         return volumes.double().view(seeds.shape), volumes.int().view(seeds.shape)
     form = importlib.import_module(f"fewlabel.kernels.distance.{_MODULES[chosen]}")
     squared, index = form.nearest(volumes, steps)
-    return squared.sqrt_().view(seeds.shape), index.view(seeds.shape)
+    return _root(squared).view(seeds.shape), index.view(seeds.shape)
+
+
+def _root(squared: Tensor) -> Tensor:
+    """Square root in place, rounded correctly: torch's own on a CPU may be off by the last bit."""
+    if squared.device.type != "cpu":
+        return squared.sqrt_()
+    np.sqrt(squared.numpy(), out=squared.numpy())
+    return squared
 
 
 def _three(spacing: float | Sequence[float], spatial_dims: int) -> tuple[float, float, float]:

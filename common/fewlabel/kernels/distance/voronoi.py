@@ -35,7 +35,9 @@ def point_seeds(points: Tensor, shape: Sequence[int]) -> Tensor:
         [[0, 0, 1], [2, 0, 0]]
     """
     if len(shape) not in (2, 3) or points.ndim < 2 or points.shape[-1] != len(shape):
-        raise ValueError(f"expected points (..., N, {len(shape)}) for the shape {tuple(shape)}, got {tuple(points.shape)}")
+        raise ValueError(
+            f"expected points (..., N, {len(shape)}) for the shape {tuple(shape)}, got {tuple(points.shape)}"
+        )
     size = torch.tensor(tuple(shape), device=points.device)
     places = points.round() if points.is_floating_point() else points
     inside = ((places >= 0) & (places < size)).all(dim=-1)
