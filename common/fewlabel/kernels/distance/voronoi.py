@@ -19,8 +19,8 @@ def point_seeds(points: Tensor, shape: Sequence[int]) -> Tensor:
     """Draw points as seeds: the n-th point of an image becomes a pixel of value n + 1.
 
     Args:
-        points: (..., N, 2) or (..., N, 3) in the order of ``shape``, in pixels, floating or integers; a point belongs to
-            the pixel whose center is nearest (of two the one with the even coordinate). What lies outside the image
+        points: (..., N, 2) or (..., N, 3) in the order of ``shape``, in pixels, floating or integers; a point belongs
+            to the pixel whose center is nearest (of two the one with the even coordinate). What lies outside the image
             is no seed: fill short lists up with -1.
         shape: (H, W) or (D, H, W).
 
@@ -35,15 +35,15 @@ def point_seeds(points: Tensor, shape: Sequence[int]) -> Tensor:
         [[0, 0, 1], [2, 0, 0]]
     """
     if len(shape) not in (2, 3) or points.ndim < 2 or points.shape[-1] != len(shape):
-        raise ValueError(
-            f"expected points (..., N, {len(shape)}) for the shape {tuple(shape)}, got {tuple(points.shape)}"
-        )
-    size = torch.tensor(tuple(shape), device=points.device)
+        expected = f"points (..., N, {len(shape)}) for the shape {tuple(shape)}"
+        raise ValueError(f"expected {expected}, got {tuple(points.shape)}")
     places = points.round() if points.is_floating_point() else points
-    inside = ((places >= 0) & (places < size)).all(dim=-1)
-    places = places.masked_fill(~inside[..., None], 0).long()
-    strides = torch.tensor([math.prod(shape[d + 1 :]) for d in range(len(shape))], device=points.device)
-    at = (places * strides).sum(dim=-1).masked_fill(~inside, math.prod(shape))  # outside: an entry that is cut off
+    at = torch.zeros(points.shape[:-1], dtype=torch.int64, device=points.device)
+    inside = torch.ones_like(at, dtype=torch.bool)
+    for place, size in zip(places.unbind(-1), shape, strict=True):
+        inside &= (place >= 0) & (place < size)
+        at = at * size + place.long()
+    at = at.masked_fill(~inside, math.prod(shape))  # an entry that is cut off
     count = points.shape[-2]
     numbers = torch.arange(1, count + 1, dtype=torch.int32, device=points.device).expand(at.shape)
     drawn = numbers.new_full((*points.shape[:-2], math.prod(shape) + 1), count + 1)
