@@ -149,7 +149,7 @@ def _deviation(got: list[Tensor], expected: list[Tensor] | None) -> float:
     if expected is None:
         return math.nan
     pairs = zip(got, expected, strict=True)
-    return max(float((a.double() - b).abs().max() / b.double().abs().max().clamp(min=1e-30)) for a, b in pairs)
+    return max(float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 
 def _line(row: Row) -> str:
