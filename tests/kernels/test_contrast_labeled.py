@@ -109,7 +109,9 @@ def test_a_set_with_itself_equals_the_dense_form(
 
     for which in ("all", "neg", "all neg"):
         expected = value_and_gradients(lambda z, which=which: loss(z, which, "reference"), z.double())
-        assert_near(value_and_gradients(lambda z, which=which: loss(z, which, "cpu"), z), expected, 3e-5)  # lse near 1 / temperature, then cos
+        assert_near(
+            value_and_gradients(lambda z, which=which: loss(z, which, "cpu"), z), expected, 3e-5
+        )  # lse near 1 / temperature, then cos
 
 
 @pytest.mark.usefixtures("tiles")
