@@ -12,6 +12,10 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton comes with the CUDA build of torch")
 
+from tests.kernels._aot import Compiled, compile_for
+
+from fewlabel.kernels.contrast import triton
+
 HERE = Path(__file__).parent
 
 
@@ -21,3 +25,57 @@ def test_interpreted_kernels_equal_the_dense_form() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+FORWARD = {"query_labels": "*i32", "key_labels": "*i32", "key_mask": "*i1", "n": "i32", "m": "i32"}
+BACKWARD = {"x_labels": "*i32", "y_labels": "*i32", "y_mask": "*i1", "n": "i32", "m": "i32"}
+TYPES = {"bf16": 2, "fp32": 4}
+SHARED = {80: 99, 90: 227}  # KiB that a block may have: 80 stands for consumer cards too
+
+
+def compiled(kind: str, capability: int, channels: int, number: str, bounded: bool) -> Compiled:
+    """A set against itself with labels and both sums: the form that needs most registers."""
+    tiles = triton.tiling(kind, channels, TYPES[number], capability)
+    constants = {"C": channels, "ROWS": tiles.rows, "COLUMNS": tiles.columns, "SECOND": 1, "MASK": False}
+    constants |= {"EXCLUDE_SELF": True, "BOUNDED": bounded, "UPCAST": False}
+    constants |= {"PRECISION": "tf32x3" if number == "fp32" else "ieee"}
+    if kind == "forward":
+        kernel, types, sides = triton.lse_kernel, FORWARD, ("query", "key")
+    else:
+        kernel, types, sides = triton.gradient_kernel, BACKWARD, ("x_rows", "y_rows", "gradient")
+        constants |= {"FIRST": True, "X": True, "Y": True}
+    types = {**types, "scale": "fp32", **dict.fromkeys(sides, f"*{number}")}
+    return compile_for(kernel, capability, types, constants, tiles.warps, tiles.stages)
+
+
+def check(kind: str, capability: int, channels: int, number: str, bounded: bool) -> None:
+    found = compiled(kind, capability, channels, number, bounded)
+    assert found.stack <= 8, "registers are spilled"  # 8 bytes: one value, outside the loop
+    assert found.registers <= 255
+    assert found.shared <= SHARED[capability] * 1024
+    assert ("wgmma.mma_async" if capability == 90 and number == "bf16" else "mma") in found.ptx
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compiled_kernels_do_not_spill(capability: int, kind: str) -> None:
+    check(kind, capability, 128, "bf16", True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", list(TYPES))
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("channels", [16, 64, 128, 256])
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_tiling_compiles_without_spills(
+    capability: int, kind: str, channels: int, bounded: bool, number: str
+) -> None:
+    check(kind, capability, channels, number, bounded)
+
+
+def test_shared_memory_and_registers_of_the_common_case() -> None:
+    """Two blocks of the forward kernel fit an H100 at once, as the figures in the review of the kernels say."""
+    found = compiled("forward", 90, 128, "bf16", True)
+    assert found.shared <= 96 * 1024
+    assert found.registers <= 128

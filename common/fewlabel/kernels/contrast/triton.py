@@ -57,14 +57,16 @@ def tiling(kind: str, channels: int, itemsize: int, capability: int) -> Tiling:
         itemsize: bytes of a number: 2 or 4.
         capability: of the GPU, 10 major + minor.
     """
-    hopper = capability >= 90
+    large = 90 <= capability < 120  # 227 KB of shared memory; consumer cards of every generation have 99
     if kind == "forward":
         if itemsize == 2:
-            return Tiling(128, 128, 8, 2) if hopper else Tiling(128, 64, 8, 2)
-        return Tiling(64, 64, 4, 2)
+            return Tiling(128, 128, 8, 2) if large else Tiling(128, 64, 8, 2)
+        return Tiling(64, 64, 8, 2)
     if itemsize == 2:
-        return Tiling(64, 64, 4, 2)
-    return Tiling(64, 32, 4, 2)
+        if large and channels >= 128:
+            return Tiling(128, 64, 8, 2)
+        return Tiling(64, 64, 8 if channels == 256 else 4, 2)
+    return Tiling(64, 32, 8, 2)
 
 
 @triton.jit
