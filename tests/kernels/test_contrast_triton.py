@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn import functional
 
 pytest.importorskip("triton", reason="Triton comes with the CUDA build of torch")
 
 from tests.kernels._aot import Compiled, compile_for
 
-from fewlabel.kernels.contrast import triton
+from fewlabel.kernels.contrast import supcon, triton
 
 HERE = Path(__file__).parent
 
@@ -75,7 +77,27 @@ def test_every_tiling_compiles_without_spills(
 
 
 def test_shared_memory_and_registers_of_the_common_case() -> None:
-    """Two blocks of the forward kernel fit an H100 at once, as the figures in the review of the kernels say."""
+    """Two blocks of the forward kernel fit an H100 at once."""
     found = compiled("forward", 90, 128, "bf16", True)
     assert found.shared <= 96 * 1024
     assert found.registers <= 128
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("unit_norm", [True, None])
+@pytest.mark.parametrize("variant", ["out", "in"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.02)])
+def test_supcon_on_a_gpu(dtype: torch.dtype, tolerance: float, variant: str, unit_norm: bool | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = functional.normalize(torch.randn(2, 3001, 60, generator=generator), dim=-1).cuda().to(dtype)
+    labels = torch.randint(0, 7, (2, 3001), generator=generator).cuda()
+    results = []
+    for side, backend in ((z, "triton"), (z, "triton"), (z.double(), "reference")):
+        leaf = side.clone().requires_grad_()
+        loss = supcon(leaf, labels, variant=variant, unit_norm=unit_norm, backend=backend)
+        results.append((loss.detach(), torch.autograd.grad(loss, leaf)[0]))
+    assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
+    (value, gradient), (exact, exact_gradient) = results[0], results[2]
+    assert value.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert (gradient.double() - exact_gradient).abs().max() <= tolerance * exact_gradient.abs().max()
