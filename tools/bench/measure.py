@@ -37,13 +37,13 @@ def rounds(calls: Mapping[str, Call], device: torch.device, repeats: int, budget
     Args:
         calls: what to time, by name.
         device: what to synchronize.
-        repeats: most rounds, after two that warm up.
+        repeats: most rounds, after two that warm up (none where at most three are asked for).
         budget_s: no new round starts once this many seconds have gone and five rounds are done.
 
     Returns:
         Milliseconds by name, one entry per round.
     """
-    for _ in range(2):
+    for _ in range(2 if repeats > 3 else 0):
         for call in calls.values():
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
