@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from fewlabel.bundle.caller import calling_parser
+from fewlabel.machine import processor
 
 _PACKAGES = ("fewlabel", "monai", "torch", "numpy", "pytorch-ignite", "timm", "scikit-image")
 
@@ -73,4 +74,5 @@ def _commit() -> str | None:
 
 def _machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"platform": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus}
+    name = gpus[0] if gpus else processor()
+    return {"name": name, "platform": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus}
