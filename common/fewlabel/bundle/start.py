@@ -39,6 +39,7 @@ def start() -> None:
     parser, workflow = calling_parser(), calling_workflow()
     repair_words(parser)
     if workflow is not None:
+        workflow.run_id = workflow.run_id or "run"  # MONAI Label's panel has an empty field; "" would run everything
         check_keys(parser.get(), Path(workflow.config_root_path))
         check_run_id(parser.get(), workflow.run_id)
     check_values(parser.get())
