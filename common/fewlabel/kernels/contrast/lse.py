@@ -52,9 +52,8 @@ def masked_lse(
         unit_norm: ``True`` promises rows of L2 norm <= 1 (rows normalized in the L1 or L2 sense are), which saves
             the running maximum; if the promise is broken beyond float32, the result is inf. ``False`` promises nothing.
             ``None`` looks at the norms where that costs no synchronization (CPU), else promises nothing.
-        backend: ``auto``, ``cpu`` (tiled, any device), ``triton`` (CUDA; half types with C <= 256, float32
-            with C <= 64) or ``reference``
-            (dense); ``FEWLABEL_BACKEND`` replaces ``auto``.
+        backend: ``auto``, ``cpu`` (tiled, any device), ``triton`` (CUDA; half types with C <= 256, float32 with
+            C <= 64) or ``reference`` (dense); ``FEWLABEL_BACKEND`` replaces ``auto``.
 
     Returns:
         ``lse_all`` and ``lse_neg`` (``None`` without labels): (B, N), float32, or float64 for float64 input,
