@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ def running(trained: Path, tmp_path_factory: pytest.TempPathFactory, request: py
     with lab.Server(root / "monaibundle", root / "studies", bundle.name, root / "cwd") as server:
         yield Lab(server, bundle, root / "studies", unlabeled, trained)
         if request.session.testsfailed > failed:
-            print(server.log())
+            sys.stdout.write(server.log())  # shown by pytest with the failure
     assert server.process.poll() is not None
     assert sorted(file.name for file in (root / "cwd").iterdir()) == ["server.log"]
 

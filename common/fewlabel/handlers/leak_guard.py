@@ -78,4 +78,4 @@ def _surround(engine: Engine, labels: Mapping[str, str], allowed: list[str]) -> 
         with refuse_labels(labels, allowed):
             return run(*args, **kwargs)
 
-    engine.run = guarded  # type: ignore[method-assign]
+    engine.run = guarded

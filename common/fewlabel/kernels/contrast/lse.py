@@ -21,7 +21,7 @@ __all__ = ["masked_lse"]
 _BOUND = {torch.float64: 300.0}  # largest |logit| that needs no shift before exp
 _BOUND_FLOAT32 = 40.0
 _TRITON = "fewlabel.kernels.contrast.triton"  # imported on first use: Triton comes with CUDA builds of torch alone
-_TRITON_CHANNELS = 256
+_TRITON_CHANNELS = {2: 256, 4: 64}  # by bytes of a number: beyond, registers spill and the tiled form is the better one
 
 
 def masked_lse(
@@ -52,8 +52,8 @@ def masked_lse(
         unit_norm: ``True`` promises rows of L2 norm <= 1 (rows normalized in the L1 or L2 sense are), which saves
             the running maximum; if the promise is broken beyond float32, the result is inf. ``False`` promises nothing.
             ``None`` looks at the norms where that costs no synchronization (CPU), else promises nothing.
-        backend: ``auto``, ``cpu`` (tiled, any device), ``triton`` (CUDA; C <= 256, not float64) or ``reference``
-            (dense); ``FEWLABEL_BACKEND`` replaces ``auto``.
+        backend: ``auto``, ``cpu`` (tiled, any device), ``triton`` (CUDA; half types with C <= 256, float32 with
+            C <= 64) or ``reference`` (dense); ``FEWLABEL_BACKEND`` replaces ``auto``.
 
     Returns:
         ``lse_all`` and ``lse_neg`` (``None`` without labels): (B, N), float32, or float64 for float64 input,
@@ -138,7 +138,8 @@ def _fits_triton(query: Tensor, key: Tensor) -> bool:
     """Tell whether the Triton kernels exist here and take these operands."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     on_nvidia = query.device.type == "cuda" and torch.version.hip is None
-    fits = compute_type(query, key) == torch.float32 and query.shape[-1] <= _TRITON_CHANNELS and key.shape[1] > 0
+    itemsize = query.element_size() if query.dtype == key.dtype else compute_type(query, key).itemsize
+    fits = query.shape[-1] <= _TRITON_CHANNELS.get(itemsize, 0) and key.shape[1] > 0
     return fits and (interpreted or on_nvidia) and importlib.util.find_spec("triton") is not None
 
 

@@ -294,9 +294,8 @@ class _LSE(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grads[0] = _gradient(side_x, side_y, mask, (True, ctx.is_self), used, unit, ctx)
         if ctx.needs_input_grad[1]:
-            grads[1] = _gradient(side_y, side_x, None, (False, True), used, unit, ctx)
-            if mask is not None:
-                grads[1].masked_fill_(~mask.unsqueeze(-1), 0.0)
+            of_key = _gradient(side_y, side_x, None, (False, True), used, unit, ctx)
+            grads[1] = of_key if mask is None else of_key.masked_fill_(~mask.unsqueeze(-1), 0.0)
         return *(None if grad is None else grad[..., : ctx.channels] for grad in grads), None
 
 
