@@ -113,7 +113,7 @@ def test_network_that_gives_something_else_is_found(copy: Path, fault: str, mess
     [
         ("authors", None, "'authors' is a required property"),
         ("references", "one", "'one' is not of type 'array'"),
-        ("network_data_format::inputs::image::num_channels", "3", "is not valid under any of the given schemas"),
+        ("network_data_format::inputs::image::num_channels", "3", "'3' is not of type 'integer'"),
         ("network_data_format::outputs", None, "'outputs' is a required property"),
         ("encoder_data_format", {}, "'inputs' is a required property"),
         ("schema", "https://example.org/own.json", "is none that can be checked against"),
