@@ -39,7 +39,7 @@ class Lab(NamedTuple):
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a short light training on the phantoms; read only."""
     folder = tmp_path_factory.mktemp("trained")
-    few = ("--method_enabled", "false", "--max_epochs", "4", "--epoch_length", "15")
+    few = ("--method_enabled", "false", "--learning_rate", "0.01", "--max_epochs", "4", "--epoch_length", "15")
     lab.bundle_run("training", "train", folder, *few)
     return folder
 
