@@ -46,7 +46,9 @@ def test_list_from_outside_never_meets_the_split(tmp_path: Path, caplog: pytest.
 def test_folder_that_the_server_watches_gives_no_masks(tmp_path: Path) -> None:
     """MONAI Label keeps labels, and predictions that a client has saved, in the folder of the images."""
     picture(tmp_path / "labels" / "original" / "b.png")
-    theirs = [{"image": str(picture(tmp_path / "a.png")), "label": str(picture(tmp_path / "labels" / "final" / "a.png"))}]
+    theirs = [
+        {"image": str(picture(tmp_path / "a.png")), "label": str(picture(tmp_path / "labels" / "final" / "a.png"))}
+    ]
     picture(tmp_path / "b.png")
     picture(tmp_path / "more" / "c.png")
     pool = unlabeled_pool(Dataset(theirs), None, folder=tmp_path)

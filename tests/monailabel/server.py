@@ -143,7 +143,9 @@ class Server:
         return self._ask(f"/train/{self.model}?run_sync=true", body, "application/json")[0]
 
     def _ask(self, path: str, body: bytes | None = None, kind: str = "") -> tuple[int, bytes]:
-        request = Request(f"http://127.0.0.1:{self.port}{path}", data=body, headers={"Content-Type": kind} if kind else {})
+        request = Request(
+            f"http://127.0.0.1:{self.port}{path}", data=body, headers={"Content-Type": kind} if kind else {}
+        )
         try:
             with urlopen(request, timeout=600) as answer:
                 return int(answer.status), bytes(answer.read())

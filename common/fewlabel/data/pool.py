@@ -55,7 +55,11 @@ def unlabeled_pool(
             f'unlabeled_dir {folder} is for MONAI Label: put its images into the list "unlabeled" of the datalist '
             "(tools/make_datalist.py --unlabeled FOLDER)"
         )
-    items = list(splits.unlabeled) if splits is not None and own else _from_folder(dataset.data, folder, image_key, label_key)
+    items = (
+        list(splits.unlabeled)
+        if splits is not None and own
+        else _from_folder(dataset.data, folder, image_key, label_key)
+    )
     if not items:
         _LOG.warning("there are no unlabeled images: the %d labeled ones serve without their labels", len(dataset.data))
         items = [without_labels(item, image_key, label_key) for item in dataset.data]
