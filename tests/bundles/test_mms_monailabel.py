@@ -201,12 +201,12 @@ def test_labels_are_the_values_of_the_mask() -> None:
 
 def test_dropout_reaches_the_network(served: Path) -> None:
     """Epistemic scoring sets ``network_def["dropout"]``."""
-    parser = ConfigParser()
-    parser.read_config(served / "configs" / "inference.json")
-    plain = parser.get_parsed_content("network_def", instantiate=True)
-    parser["network_def"]["dropout"] = 0.2
-    network = parser.get_parsed_content("network_def", instantiate=True).eval()
+    plain, dropping = ConfigParser(), ConfigParser()
+    for parser in (plain, dropping):
+        parser.read_config(served / "configs" / "inference.json")
+    dropping["network_def"]["dropout"] = 0.2
+    network = dropping.get_parsed_content("network_def").eval()
     assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout2d)} == {0.2}
-    assert network.state_dict().keys() == plain.state_dict().keys()
+    assert network.state_dict().keys() == plain.get_parsed_content("network_def").state_dict().keys()
     image = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(torch.jit.script(network)(image), network(image))
