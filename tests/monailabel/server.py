@@ -23,13 +23,18 @@ from fewlabel.hub import add_to_label_app
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "endoscopic_tool_segmentation_mms"
 PROGRAM = Path(sys.executable).parent / "monailabel"
-OFFLINE = {"MONAI_ZOO_SOURCE": "local", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "MONAI_ZOO_SOURCE": "local",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+    "MONAILABEL_PYEXE": sys.executable,  # its program would take the first python of the path
+}
 
 
 def call(line: list[str], folder: Path) -> str:
     """Run a program to its end and return what it printed; fail with all of that."""
     done = subprocess.run(
-        line, cwd=folder, env=os.environ | OFFLINE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        line, cwd=folder, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -82,7 +87,7 @@ class Server:
             self.process = subprocess.Popen(
                 [str(PROGRAM), "start_server", *where, *conf],
                 cwd=folder,
-                env=os.environ | OFFLINE | {"PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"},
+                env=os.environ | ENVIRONMENT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -40,24 +40,29 @@ class Lab(NamedTuple):
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a short light training on the phantoms; read only."""
     folder = tmp_path_factory.mktemp("trained")
-    few = ("--method_enabled", "false", "--max_epochs", "4", "--epoch_length", "15")
+    few = ("--method_enabled", "false", "--learning_rate", "0.01", "--max_epochs", "4", "--epoch_length", "15")
     lab.bundle_run("training", "train", folder, *few)
     return folder
 
 
 @pytest.fixture(scope="module")
-def running(trained: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """The server; its log is shown when a test has failed."""
+def running(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The server, stopped at the end whatever happened."""
     root = tmp_path_factory.mktemp("lab")
     unlabeled = lab.make_studies(root / "studies", LABELED)
     bundle = lab.make_app(root, trained / "models" / "model.pt", epoch_length=4, val_interval=1)
-    failed = request.session.testsfailed
     with lab.Server(root / "monaibundle", root / "studies", bundle.name, root / "cwd") as server:
         yield Lab(server, bundle, root / "studies", unlabeled, trained)
-        if request.session.testsfailed > failed:
-            sys.stdout.write(server.log())  # shown by pytest with the failure
     assert server.process.poll() is not None
     assert sorted(file.name for file in (root / "cwd").iterdir()) == ["server.log"]
+
+
+@pytest.fixture(autouse=True)
+def log_of_the_test(running: Lab) -> Iterator[None]:
+    """pytest shows what is printed here with a test that fails."""
+    before = len(running.server.log())
+    yield
+    sys.stdout.write(running.server.log()[before:])
 
 
 def mask_of(answer: bytes) -> np.ndarray[Any, Any]:
