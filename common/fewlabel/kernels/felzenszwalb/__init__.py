@@ -42,11 +42,11 @@ def felzenszwalb(
 ) -> Tensor:
     """Divide each image into regions whose inner contrast is small against that to their neighbors.
 
-    Edges between neighboring pixels p and q are taken from light to heavy. The weight is
-    w(p, q) = ||I_p - I_q||_2 sqrt(n / sum_i (o_i s_i / s_min)^2), where o = q - p has n coordinates that are not 0 and s
-    is the spacing: a difference over a longer way counts less, and the factor is 1 for equal spacing. An edge joins two
-    regions A and B if w < min(t_A, t_B), where t = (heaviest edge accepted so far) + (scale / 255) / (number of pixels).
-    Then each edge, again from light to heavy, joins two regions of which one has fewer than ``min_size`` pixels.
+    Edges between neighboring pixels p and q are taken from light to heavy. With o = q - p, of which n coordinates are
+    not 0, and spacing s, the weight is w(p, q) = ||I_p - I_q||_2 sqrt(n / sum_i (o_i s_i / min s)^2): a difference over
+    a longer way counts less, and for equal spacing the factor is 1. An edge joins two regions A and B if
+    w < min(t_A, t_B), where t = (heaviest edge accepted so far) + (scale / 255) / (number of pixels). Then each edge,
+    again from light to heavy, joins two regions of which one has fewer than ``min_size`` pixels.
 
     Args:
         image: (B, C, H, W) or (B, C, D, H, W); any strides. Floats are taken as they are, integers are divided by the

@@ -18,6 +18,10 @@ Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Singles = NDArray[np.float32]
 Grid = tuple[int, int, int]  # depth, height, width
+Lattice = tuple[Doubles, Grid, Longs, Longs, Doubles]
+"""Image (C, N), grid of product N, offsets (E, 3), the same as strides in N (E,), and factors (E,)."""
+Store = tuple[Longs, Longs, Doubles]
+"""Records, both regions (32 bits each) and weights of edges, (E, capacity) each; a record's low bits index the rest."""
 
 ROOT = -(2**63)
 SIGN = -(2**31)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edges of an image, never stored as a whole: weights are computed row by row whenever edges of some range are wanted."""
+"""Edges of an image, never stored as a whole: weights are computed, row by row, whenever some edges are wanted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from fewlabel.kernels.felzenszwalb._types import (
     Doubles,
     Grid,
     Ints,
+    Lattice,
     Longs,
     Singles,
+    Store,
 )
 from fewlabel.kernels.felzenszwalb.forest import find, key_of, root_entry
 
@@ -23,32 +25,20 @@ __all__ = ["collect", "key_limit", "sample", "seed"]
 
 
 @compiled
-def seed(
-    image: Doubles,
-    grid: Grid,
-    offsets: Longs,
-    strides: Longs,
-    factors: Doubles,
-    forest: Longs,
-    lightest: Singles,
-    k: float,
-) -> None:
+def seed(lattice: Lattice, forest: Longs, lightest: Singles, k: float) -> None:
     """Do the unions whose order does not matter, which are about a fourth of all.
 
     Edges of key 0 are below every threshold. And an edge that is, strictly, the lightest of both its pixels meets both
     alone, whatever else has happened before.
 
     Args:
-        image: (C, N).
-        grid: depth, height and width, of product N.
-        offsets: (E, 3).
-        strides: (E,): what the offsets are in N.
-        factors: (E,).
+        lattice: the image and its edges.
         forest: (N,) of single pixels; changed.
         lightest: (N,), work space.
         k: scale of the thresholds, > 0.
     """
-    _lightest(image, grid, offsets, strides, factors, lightest)
+    image, grid, offsets, strides, factors = lattice
+    _lightest(lattice, lightest)
     weights, keys, flags, places = _row_space(grid[2])
     single = np.float64(np.float32(k))
     for z in range(grid[0]):
@@ -75,8 +65,9 @@ def seed(
 
 
 @compiled
-def _lightest(image: Doubles, grid: Grid, offsets: Longs, strides: Longs, factors: Doubles, lightest: Singles) -> None:
+def _lightest(lattice: Lattice, lightest: Singles) -> None:
     """Weight of the lightest edge of each pixel, -1 where two edges share it."""
+    image, grid, offsets, strides, factors = lattice
     weights, keys, _, _ = _row_space(grid[2])
     first, second = np.empty(grid[2], np.float32), np.empty(grid[2], np.float32)
     for z in range(grid[0]):
@@ -101,42 +92,28 @@ def _lightest(image: Doubles, grid: Grid, offsets: Longs, strides: Longs, factor
 
 
 @compiled
-def collect(
-    image: Doubles,
-    grid: Grid,
-    offsets: Longs,
-    strides: Longs,
-    factors: Doubles,
-    labels: Ints,
-    both: bool,
-    low: int,
-    high: int,
-    records: Longs,
-    pairs: Longs,
-    weights: Doubles,
-    counts: Longs,
-) -> bool:
-    """Store the edges between regions whose key is in [low, high); of edges between the same two in a row, the lightest.
+def collect(lattice: Lattice, labels: Ints, both: bool, low: int, high: int, store: Store, counts: Longs) -> bool:
+    """Store the edges between regions whose key is in [low, high), in raster order for each direction.
+
+    Of edges between the same two regions that follow each other only the lightest is stored, the first of equals.
 
     Args:
-        image: (C, N).
-        grid: depth, height and width, of product N.
-        offsets: (E, 3).
-        strides: (E,): what the offsets are in N.
-        factors: (E,).
+        lattice: the image and its edges.
         labels: (N,).
         both: leave out edges of which both regions are final, else those of which one is.
         low: least key.
         high: key above.
-        records: (E, capacity), filled in raster order; see ``counts``.
-        pairs: (E, capacity): both regions of an edge, 32 bits each.
-        weights: (E, capacity).
-        counts: (E,): how many were stored.
+        store: filled; see ``counts``.
+        counts: (E,): how many edges of each direction were stored.
 
     Returns:
         Whether all edges had place.
     """
-    row, keys, flags, places = _row_space(grid[2])
+    image, grid, offsets, strides, factors = lattice
+    records, pairs, heavy = store
+    capacity = records.shape[1]
+    weights, keys, flags, places = _row_space(grid[2])
+    bits = keys.view(np.int32)
     counts[:] = 0
     for z in range(grid[0]):
         for y in range(grid[1]):
@@ -145,27 +122,27 @@ def collect(
                 if n == 0:
                     continue
                 other = start + strides[e]
-                _row_weights(image, start, other, n, factors[e], row, keys)
+                _row_weights(image, start, other, n, factors[e], weights, keys)
                 here, there = labels[start : start + n], labels[other : other + n]
-                _flag(keys.view(np.int32), here, there, both, low, high, n, flags)
+                _flag(bits, here, there, both, low, high, n, flags)
                 found = _flagged(flags, n, places)
-                if found == 0:
-                    continue
-                if counts[e] + found > records.shape[1]:
+                if counts[e] + found > capacity:
                     return False
-                base = e * records.shape[1]
-                counts[e] = _append(
-                    places[:found],
-                    keys.view(np.int32),
-                    row,
-                    here,
-                    there,
-                    base,
-                    counts[e],
-                    records[e],
-                    pairs[e],
-                    weights[e],
-                )
+                count, first = counts[e], e * capacity
+                last, key, weight = -1, 0, 0.0
+                count -= 1
+                for i in places[:found]:
+                    pair = ((here[i] & LOW31) << 32) | (there[i] & LOW31)
+                    fresh = pair != last
+                    lighter = fresh | (weights[i] < weight)
+                    key = bits[i] if lighter else key
+                    weight = weights[i] if lighter else weight
+                    last = pair
+                    count += fresh
+                    records[e, count] = (key << 32) | (first + count)
+                    pairs[e, count] = pair
+                    heavy[e, count] = weight
+                counts[e] = count + 1
     return True
 
 
@@ -182,49 +159,20 @@ def _flag(keys: Ints, here: Ints, there: Ints, both: bool, low: int, high: int, 
 
 
 @compiled
-def _append(
-    places: Ints,
-    keys: Ints,
-    row: Doubles,
-    here: Ints,
-    there: Ints,
-    base: int,
-    count: int,
-    records: Longs,
-    pairs: Longs,
-    weights: Doubles,
-) -> int:
-    """Append the edges of a row, writing over the last while the pair stays the same; return the new count."""
-    last, key, weight = np.int64(-1), np.int64(0), 0.0
-    count -= 1
-    for i in places:
-        pair = (np.int64(here[i] & LOW31) << 32) | np.int64(there[i] & LOW31)
-        fresh = pair != last
-        count += fresh
-        lighter = fresh | (row[i] < weight)
-        key = np.int64(keys[i]) if lighter else key
-        weight = row[i] if lighter else weight
-        last = pair
-        records[count] = (key << 32) | (base + count)
-        pairs[count] = pair
-        weights[count] = weight
-    return count + 1
-
-
-@compiled
-def sample(image: Doubles, grid: Grid, offsets: Longs, strides: Longs, factors: Doubles, step: int) -> Longs:
+def sample(lattice: Lattice, step: int) -> Longs:
     """Return keys and edges (direction * N + pixel) of about N / step pixels, sorted by key, as rows (key, edge)."""
+    image, grid, offsets, strides, factors = lattice
     size = image.shape[1]
     weights, keys = np.empty(1), np.empty(1, np.float32)
     found = np.empty((len(offsets) * (size // step + 1), 2), np.int64)
     count = 0
     for e in range(len(offsets)):
         for pixel in range((step // 2 * (e + 1)) % step, size, step):
-            z, y, x = pixel // (grid[1] * grid[2]), pixel // grid[2] % grid[1], pixel % grid[2]
-            start, n = _overlap(grid, z, y, offsets[e])
+            start, n = _overlap(grid, pixel // (grid[1] * grid[2]), pixel // grid[2] % grid[1], offsets[e])
             if 0 <= pixel - start < n:
                 _row_weights(image, pixel, pixel + strides[e], 1, factors[e], weights, keys)
-                found[count] = key_of(keys[0]), e * size + pixel
+                found[count, 0] = key_of(keys[0])
+                found[count, 1] = e * size + pixel
                 count += 1
     return found[np.argsort(found[:count, 0])]
 
@@ -293,5 +241,5 @@ def _flagged(flags: Bytes, n: int, places: Ints) -> int:
         if words[word] != 0:
             for i in range(8 * word, 8 * word + 8):
                 places[count] = i
-                count += np.int64(flags[i])
+                count += flags[i]
     return count

@@ -16,7 +16,7 @@ _BLOCK = 64  # edges looked up together, so that their cache misses overlap
 @compiled
 def key_of(value: float) -> int:
     """Return the bits of a float32 >= 0: they sort like the values."""
-    return np.int64(np.float32(value).view(np.int32))
+    return int(np.float32(value).view(np.int32))
 
 
 @compiled
@@ -131,10 +131,7 @@ def contract(forest: Longs, regions: int, labels: Ints, renamed: Ints, low: int,
     roots, active = 0, 0
     for index in range(regions):
         entry = forest[index]
-        if min_size > 0:
-            final = (entry & LOW32) >= min_size
-        else:
-            final = ((entry >> 32) & LOW31) < low
+        final = (entry & LOW32) >= min_size if min_size > 0 else ((entry >> 32) & LOW31) < low
         is_root = entry < 0
         above = renamed[0 if is_root else entry]
         renamed[index] = (roots | (SIGN if final else 0)) if is_root else above

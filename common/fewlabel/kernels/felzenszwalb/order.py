@@ -45,7 +45,7 @@ def sort(records: Longs, counts: Longs, weights: Doubles, buffer: Longs, other: 
 @compiled
 def _digits(records: Longs, counts: Longs) -> tuple[int, int, int]:
     """Least record, number of passes, and bits per pass, for keys counted from the least."""
-    least, most = np.int64(2**63 - 1), np.int64(0)
+    least, most = 2**63 - 1, 0
     for row in range(counts.size):
         for record in records[row, : counts[row]]:
             least = min(least, record)

@@ -71,11 +71,15 @@ def _edges(image: NDArray[np.float64], graph: Graph) -> tuple[NDArray[np.int64],
     pixels = np.arange(image[0].size).reshape(image.shape[1:])
     columns: list[tuple[NDArray[np.int64], ...]] = []
     for offset, factor in zip(graph.offsets.tolist(), graph.factors.tolist(), strict=True):
-        here = tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, pixels.shape, strict=True))
-        there = tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, pixels.shape, strict=True))
+        here, there = _shifted(pixels.shape, [-o for o in offset]), _shifted(pixels.shape, offset)
         squares = np.zeros(pixels[here].shape)
         for channel in image:
             squares += (channel[here] - channel[there]) ** 2
         columns.append((pixels[here].ravel(), pixels[there].ravel(), (np.sqrt(squares) * factor).ravel()))
     first, second, weights = (np.concatenate(column) for column in zip(*columns, strict=True))
     return first, second, weights
+
+
+def _shifted(shape: tuple[int, ...], offset: list[int]) -> tuple[slice, ...]:
+    """Pixels that are at an offset from some pixel."""
+    return tuple(slice(max(0, o), max(0, n + min(0, o))) for n, o in zip(shape, offset, strict=True))
