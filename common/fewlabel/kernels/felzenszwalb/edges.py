@@ -128,9 +128,11 @@ def collect(lattice: Lattice, labels: Ints, both: bool, low: int, high: int, sto
                 found = _flagged(flags, n, places)
                 if counts[e] + found > capacity:
                     return False
-                count, first = counts[e], e * capacity
+                if found == 0:
+                    continue
+                to_records, to_pairs, to_weights = records[e], pairs[e], heavy[e]
+                count, first = counts[e] - 1, e * capacity
                 last, key, weight = -1, 0, 0.0
-                count -= 1
                 for i in places[:found]:
                     pair = ((here[i] & LOW31) << 32) | (there[i] & LOW31)
                     fresh = pair != last
@@ -139,9 +141,9 @@ def collect(lattice: Lattice, labels: Ints, both: bool, low: int, high: int, sto
                     weight = weights[i] if lighter else weight
                     last = pair
                     count += fresh
-                    records[e, count] = (key << 32) | (first + count)
-                    pairs[e, count] = pair
-                    heavy[e, count] = weight
+                    to_records[count] = (key << 32) | (first + count)
+                    to_pairs[count] = pair
+                    to_weights[count] = weight
                 counts[e] = count + 1
     return True
 
