@@ -88,7 +88,7 @@ def test_equals_all_pairs(size: tuple[int, ...], spacing: str, backend: str) -> 
 
 @pytest.mark.usefixtures("shares")
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, (1, 99), (1, 1, 99)])
 def test_shares_on_threads_change_nothing(size: tuple[int, ...], spacing: str) -> None:
     steps = SPACINGS[spacing][-len(size) :]
     for batch in (1, 4):

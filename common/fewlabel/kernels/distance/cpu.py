@@ -102,7 +102,7 @@ def _envelopes(
 ) -> None:
     """Replace the winners of each place by those of the whole line, for a block of lines."""
     n = cost.shape[1]
-    together = min(_TOGETHER, stop - start)
+    together = max(1, min(_TOGETHER, stop - start))  # a share may be empty
     costs, seeds = np.empty((together, n), np.float64), np.empty((together, n), np.int32)
     stack = np.empty(n, np.int32), np.empty(n + 1, np.int32), np.empty(n, np.float64), np.empty(n, np.int32)
     for o in range(outer_start, outer_stop):
