@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for all tests: a cache of their own, and the real development data where it is present."""
+"""Fixtures for all tests: a cache of their own, and the real development data where it is present.
+
+Compiled loops check their indices here, also in processes that a test starts: without the check, a write beyond an
+array shows as a crash somewhere else, if at all. The machine code of the tests is therefore kept apart.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("NUMBA_BOUNDSCHECK", "1")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"))
 
 
 @pytest.fixture(scope="session", autouse=True)

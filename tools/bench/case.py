@@ -24,11 +24,13 @@ class Work:
         gflop: floating-point operations, in 1e9; a multiply-add is two.
         gexp: exponentials, in 1e9.
         gbyte: bytes of inputs read and outputs written once, in 1e9.
+        dtype: of the products; a GPU has another rate for each.
     """
 
     gflop: float
     gexp: float = 0.0
     gbyte: float = 0.0
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)

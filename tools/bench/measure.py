@@ -90,7 +90,7 @@ class Machine:
     """The device, its name, and its speeds, measured with plain torch operators.
 
     Attributes:
-        gflop_per_s: of a large float32 product.
+        gflop_per_s: of a large product of matrices of the type last measured.
         gexp_per_s: of ``exp2`` on numbers in cache.
         gbyte_per_s: of a copy out of cache, reads and writes.
     """
@@ -102,16 +102,19 @@ class Machine:
         self.name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
         self.threads = 0 if device.type == "cuda" else torch.get_num_threads()
 
-    def measure(self) -> None:
+    def measure(self, dtype: torch.dtype = torch.float32) -> None:
         """Measure the speeds as they are now: on a shared machine they change from minute to minute.
 
         On a CPU each is the speed of one thread times the number of threads, which real code cannot exceed.
+
+        Args:
+            dtype: of the product; float32 is computed as such, not in TF32.
         """
         side, small, large = (8192, 2**26, 2**28) if self.device.type == "cuda" else (512, 2**17, 2**22)
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            a, b, c = self._random(side, side), self._random(side, side), self._random(side, side)
+            a, b, c = (self._random(side, side).to(dtype) for _ in range(3))
             product = self._best(lambda: torch.mm(a, b, out=c))
             x, y = self._random(small), self._random(small)
             exponentials = self._best(lambda: torch.exp2(x, out=y))

@@ -113,7 +113,7 @@ def write(rows: list[Row], path: Path) -> None:
 
 def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int) -> list[Row]:
     """Rows of one problem: time, memory, deviation from the baseline, distance to the bound."""
-    machine.measure()
+    machine.measure(problem.work.dtype)
     inputs = problem.make(machine.device)
     forms = {name: form for name, form in problem.implementations.items() if name not in problem.skip}
     calls = {name: partial(_once, form, inputs, problem.backward) for name, form in forms.items()}
@@ -127,7 +127,8 @@ def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int) ->
     for name, values in times.items():
         low, median, high = quartiles(values)
         figures = {"median_ms": median, "q25_ms": low, "q75_ms": high, "peak_mib": memory[name]}
-        figures |= {"gflop": problem.work.gflop, "bound_ms": bound, "times_bound": median / bound}
+        figures |= {"gflop": problem.work.gflop, "gflop_per_s": machine.gflop_per_s, "gbyte_per_s": machine.gbyte_per_s}
+        figures |= {"bound_ms": bound, "times_bound": median / bound}
         figures |= {"time_ratio": median / medians.get(baseline, math.nan)}
         figures |= {"memory_ratio": memory[name] / (memory.get(baseline) or math.nan)}
         figures |= {"max_deviation": deviations[name]}

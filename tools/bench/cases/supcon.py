@@ -74,7 +74,7 @@ def _problem(n: int, backward: bool, device: str, most: int) -> Problem:
     return Problem(
         columns={"mode": "forward+backward" if backward else "forward", "B": 1, "N": n, "C": C}
         | {"dtype": str(dtype).removeprefix("torch.")},
-        work=Work((4 if backward else 1) * C * pairs, pairs if backward else pairs / 2, 1e-9 * size * 2 * n * C),
+        work=Work((4 if backward else 1) * C * pairs, pairs if backward else pairs / 2, 1e-9 * size * 2 * n * C, dtype),
         make=partial(_make, n, dtype, backward),
         implementations={"kernel": kernel, "dense": dense, "chunked": chunked},
         backward=backward,

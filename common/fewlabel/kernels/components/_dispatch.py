@@ -15,13 +15,13 @@ from fewlabel.kernels.grid import as_volumes, available
 __all__ = ["components", "relabeled", "values_of"]
 
 _MODULES = {"cpu": "cpu", "torch": "portable", "triton": "triton", "reference": "reference"}
-_COMPUTED = {torch.bool: torch.uint8, torch.uint8: torch.uint8} | dict.fromkeys(
-    (torch.int8, torch.int16, torch.uint16, torch.int32), torch.int32
+_COMPUTED = {torch.bool: torch.uint8} | dict.fromkeys(
+    (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32), torch.int32
 )
 
 
 def values_of(mask: Tensor, spatial_dims: int, by_label: bool) -> Tensor:
-    """Return (B, D, H, W): 0 and 1 in uint8, or labels in uint8, int32 or int64; contiguous."""
+    """Return (B, D, H, W): 0 and 1 in uint8, and nothing else in that type, or labels in int32 or int64; contiguous."""
     if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
         got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"expected a tensor of bool or integers, got {got}")

@@ -61,12 +61,14 @@ def tiling(kind: str, channels: int, itemsize: int, capability: int) -> Tiling:
     if kind == "forward":
         if itemsize == 2:
             return Tiling(128, 128, 8, 2) if large else Tiling(128, 64, 8, 2)
-        return Tiling(64, 64, 8, 2)
+        return Tiling(64, 64, 8, 2) if large else Tiling(64, 32, 4, 2)
     if itemsize == 2:
-        if large and channels >= 128:
+        if large and channels == 128:
+            return Tiling(64, 64, 4, 3)
+        if large and channels > 128:
             return Tiling(128, 64, 8, 2)
         return Tiling(64, 64, 8 if channels == 256 else 4, 2)
-    return Tiling(64, 32, 8, 2)
+    return Tiling(64, 32, 8, 2) if large else Tiling(32, 32, 4, 2)
 
 
 @triton.jit

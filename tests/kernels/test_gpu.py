@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators on a GPU, against the CPU's results: large enough that programs meet, run twice for determinism."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import ndimage
+from torch.nn.functional import normalize
+
+from fewlabel.kernels.components import connected_components, fill_holes, largest_component, relabel, remove_small
+from fewlabel.kernels.contrast import all_negative, info_nce, masked_lse, region_contrast, supcon
+from fewlabel.kernels.distance import nearest_seed, voronoi_labels
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+SPACES = [((3, 517, 641), 4), ((3, 517, 641), 8), ((2, 33, 70, 129), 6), ((2, 33, 70, 129), 18), ((2, 33, 70, 129), 26)]
+
+
+def _fields(shape: tuple[int, ...], smooth: float) -> torch.Tensor:
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).numpy()
+    smoothed = [ndimage.gaussian_filter(image, smooth) for image in noise] if smooth else noise
+    return torch.stack([torch.from_numpy(image) for image in smoothed])
+
+
+@pytest.mark.parametrize("smooth", [0.0, 3.0])
+@pytest.mark.parametrize(("shape", "connectivity"), SPACES)
+def test_components(shape: tuple[int, ...], connectivity: int, smooth: float) -> None:
+    mask = _fields(shape, smooth) > 0
+    values = mask.int() + (_fields(shape, 2 * smooth + 1) > 0).int()
+    for operands, by_label in ((mask, False), (values, True)):
+        expected = connected_components(operands, connectivity, by_label=by_label)
+        for _ in range(2):
+            got = connected_components(operands.cuda(), connectivity, by_label=by_label)
+            assert all(torch.equal(a.cpu(), b) for a, b in zip(got, expected, strict=True))
+    faces = connectivity if connectivity in (4, 6) else {8: 4, 18: 6, 26: 6}[connectivity]
+    for name, call in {
+        "largest": lambda x: largest_component(x, connectivity),
+        "small": lambda x: remove_small(x, connectivity, 20),
+        "holes": lambda x: fill_holes(x, faces),
+        "relabel": lambda x: relabel(x.int() * 7, x.ndim - 1)[0],
+    }.items():
+        assert torch.equal(call(mask.cuda()).cpu(), call(mask)), name
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((3, 517, 641), (1.0, 1.0)), ((2, 33, 70, 129), (2.5, 0.7, 0.7))])
+def test_distance(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
+    seeds = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 1e-3
+    seeds[0] = False
+    expected = nearest_seed(seeds, len(spacing), spacing=spacing, backend="torch")
+    got = nearest_seed(seeds.cuda(), len(spacing), spacing=spacing)
+    assert torch.equal(got[0].cpu(), expected[0])
+    assert torch.equal(got[1].cpu(), expected[1])
+    points = seeds.int() * torch.arange(1, seeds.numel() + 1).view(shape).int()
+    assert torch.equal(
+        voronoi_labels(points.cuda(), len(spacing), spacing=spacing).cpu(),
+        voronoi_labels(points, len(spacing), spacing=spacing),
+    )
+
+
+def _unit(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> torch.Tensor:
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return normalize(rows, dim=-1).cuda().to(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.02), (torch.float16, 0.02)])
+@pytest.mark.parametrize("channels", [16, 60, 128, 256])
+@pytest.mark.parametrize(("temperature", "unit_norm"), [(0.07, True), (0.07, None), (0.01, None)])
+def test_contrast(
+    channels: int, dtype: torch.dtype, tolerance: float, temperature: float, unit_norm: bool | None
+) -> None:
+    """Every loss and both gradients against float64, bit-equal when repeated."""
+    query, key = _unit((2, 1031, channels), 0, dtype), _unit((2, 1031, channels), 1, dtype)
+    labels = torch.randint(0, 5, (2, 1031), generator=torch.Generator().manual_seed(2)).cuda()
+    keep = torch.rand(2, 1031, generator=torch.Generator().manual_seed(3)).cuda() < 0.7
+    calls = {
+        "info_nce": lambda q, k: info_nce(q, k, temperature, unit_norm=unit_norm),
+        "symmetric": lambda q, k: info_nce(q, k, temperature, unit_norm=unit_norm, symmetric=True),
+        "all negative": lambda q, k: all_negative(q, k, temperature, unit_norm=unit_norm),
+        "supcon": lambda q, k: supcon(q, labels, temperature, unit_norm=unit_norm),
+        "labels": lambda q, k: sum(
+            part.mean() for part in masked_lse(q, k, labels, labels, temperature, unit_norm=unit_norm)
+        ),
+        "mask": lambda q, k: masked_lse(q, k, temperature=temperature, key_mask=keep, unit_norm=unit_norm)[0].mean(),
+    }
+    for name, call in calls.items():
+        results = []
+        for exact in (False, False, True):
+            leaves = [(side.double() if exact else side).clone().requires_grad_() for side in (query, key)]
+            loss = call(*leaves)
+            grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+            results.append([loss.detach(), *(g for g in grads if g is not None)])
+        assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True)), name
+        value, *gradients = results[0]
+        assert value.item() == pytest.approx(results[2][0].item(), rel=1e-4), name
+        for gradient, expected in zip(gradients, results[2][1:], strict=True):
+            error = (gradient.double() - expected).abs().max() / expected.abs().max()
+            assert error <= tolerance, (name, error.item())
+
+
+def test_region_contrast() -> None:
+    query, key = _unit((2, 9, 21, 64), 0, torch.float32), _unit((2, 9, 21, 64), 1, torch.float32)
+    valid = torch.rand(2, 9, generator=torch.Generator().manual_seed(3)).cuda() < 0.8
+    for negatives in ("image", "batch"):
+        expected = region_contrast(query.double(), key.double(), valid, negatives=negatives)
+        assert region_contrast(query, key, valid, negatives=negatives).item() == pytest.approx(
+            expected.item(), rel=1e-5
+        )
