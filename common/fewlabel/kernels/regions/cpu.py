@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fewlabel.kernels.memory import with_huge_pages
 from fewlabel.kernels.regions import compiled
 from fewlabel.kernels.regions.index import RegionIndex
 from fewlabel.kernels.threads import run_shares, share_count
@@ -87,7 +88,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        gradient = torch.empty_like(ctx.layout, device="cpu")
+        gradient = with_huge_pages(torch.empty_like(ctx.layout, device="cpu"))
         blocks = _Blocks(gradient, ctx.index)
         spread = (upstream if blocks.in_rows else upstream.mT).contiguous().unsqueeze(0)
         kernel = compiled.spread_rows if blocks.in_rows else compiled.spread_planes
