@@ -1,4 +1,4 @@
-# demo · test · check · bench. Each target makes .venv when it is missing; a second call installs nothing.
+# demo · test · check · bench · test-monailabel. Each target makes .venv when it is missing; a second call installs nothing.
 FEWLABEL_PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -7,7 +7,7 @@ READY := $(VENV)/.fewlabel-ready
 export OMP_NUM_THREADS ?= 1
 BUNDLE ?= endoscopic_tool_segmentation_mms
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench test-monailabel clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(FEWLABEL_PYTHON) -m venv $(VENV)
@@ -28,5 +28,19 @@ check: $(READY)       ## ruff and mypy
 bench: $(READY)       ## kernels against their alternatives; appends rows to tools/bench/results
 	$(PY) tools/bench/run.py
 
+LABEL_VENV := .venv-monailabel
+LABEL_READY := $(LABEL_VENV)/.ready
+LABEL_PIP := $(LABEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+$(LABEL_READY): pyproject.toml tests/monailabel/constraints.txt tests/monailabel/requirements.txt
+	test -x $(LABEL_VENV)/bin/python || $(FEWLABEL_PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_PIP) --constraint tests/monailabel/constraints.txt --requirement tests/monailabel/requirements.txt
+	$(LABEL_PIP) --constraint tests/monailabel/constraints.txt --no-deps monailabel
+	$(LABEL_PIP) --constraint tests/monailabel/constraints.txt --editable .
+	touch $@
+
+test-monailabel: $(LABEL_READY)  ## MONAI Label's real server with our bundle, in an environment of its own (8 GB)
+	$(LABEL_VENV)/bin/python -m pytest tests/monailabel
+
 clean:
-	rm -rf $(VENV) bundles/*/models bundles/*/output
+	rm -rf $(VENV) $(LABEL_VENV) bundles/*/models bundles/*/output

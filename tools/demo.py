@@ -18,7 +18,7 @@ import fire
 import numpy as np
 from PIL import Image
 
-from fewlabel.report import montage
+from fewlabel.report import montage, write
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = {"method": (), "baseline": ("--method_enabled", "false")}
@@ -91,8 +91,10 @@ def demo(bundle: str = "endoscopic_tool_segmentation_mms") -> None:
         writer.writeheader()
         writer.writerows(rows)
     picture = _picture(folder)
+    page = write(folder / "method", baseline=folder / "baseline")
     print(f"\n{_table(rows)}")
     print("\nPhantoms show that everything runs; they say nothing about how good a method is on real images.")
+    print(f"report     {page}")
     print(f"pictures   {picture}\n           {folder}/*/predictions/\nfigures    {folder / 'figures.csv'}")
     print(f"run record {folder}/*/run.json, split.json, history.csv, metrics_per_case.csv")
 

@@ -17,6 +17,7 @@ _SUBPACKAGES = (
     "data",
     "engines",
     "errors",
+    "evidence",
     "handlers",
     "hub",
     "kernels",

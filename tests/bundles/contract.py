@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract that every bundle keeps, as one function: :func:`check_bundle` says all that a folder breaks at once.
 
-What can be told from the files stands here; what shows only when MONAI opens the configs stands in
-``contract_workflows.py``. The lint of ``tests/guards`` judges names, references and arguments, and is asked too.
+What can be told from the files stands here and in ``contract_files.py``; what shows only when MONAI opens the configs
+stands in ``contract_workflows.py``, and what wants weights in ``contract_monai.py``. The lint of ``tests/guards``
+judges names, references and arguments, and is asked too.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from monai.utils import ensure_tuple
+from tests.bundles.contract_files import FILE_RULES
 from tests.bundles.contract_workflows import WORKFLOW_RULES
 from tests.guards.test_configs import problems_of
 
@@ -86,23 +87,11 @@ def at(content: Any, path: str) -> Any:
 
 
 def files(root: Path) -> Iterator[str]:
-    """All files of the house, no code, and weights only in a list with checksums."""
+    """All files of the house, and no code."""
     yield from (f"the file {name} is missing" for name in FILES if not (root / name).is_file())
     yield from (f"{f.relative_to(root)}: code belongs into fewlabel" for f in sorted(root.rglob("*.py")))
     if (root / "scripts").exists():
         yield "scripts/ must not exist: it works in the bundle's own folder only, and two of them collide"
-    if (large := root / "large_files.yml").is_file():
-        yield from _weights(yaml.safe_load(large.read_text(encoding="utf-8")) or {})
-
-
-def _weights(content: Mapping[str, Any]) -> Iterator[str]:
-    entries = content.get("large_files") or []
-    if not entries:
-        yield "large_files.yml lists nothing: it stands only where there are weights"
-    for entry in entries:
-        lacking = [key for key in ("path", "url", "hash_val") if not entry.get(key)]
-        lacking += ["hash_type: sha256"] if entry.get("hash_type") != "sha256" else []
-        yield from (f"large_files.yml: {entry.get('path')} lacks '{key}'" for key in lacking)
 
 
 def lint(root: Path) -> Iterator[str]:
@@ -250,4 +239,27 @@ def user_keys(root: Path) -> list[str]:
     return list(keys)
 
 
-RULES: tuple[Rule, ...] = (files, lint, names, metadata, package, ids, handlers, lists, masks, readme)
+def keys_table(root: Path) -> Iterator[str]:
+    """The tables under "Keys" name nothing that does not exist, and say what the configs say."""
+    text = (root / "docs" / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Keys\n")[2].partition("\n## ")[0]
+    sources = {"default": ("train", "inference"), "value": ("light",)}
+    told: dict[str, dict[str, str]] = {column: {} for column in sources}
+    for column, rows in re.findall(r"^\| key \| (default|value) \|.*\n\|[-| ]+\n((?:\|.*\n?)+)", section, flags=re.M):
+        told[column] |= re.findall(r"^\| `(\w+)` \| (.*?) \|", rows, flags=re.M)
+    for column, names in sources.items():
+        contents = [config(root / "configs" / f"{name}.json") for name in names]
+        for key, cell in told[column].items():
+            values = {f"`{json.dumps(content[key], ensure_ascii=False)}`" for content in contents if key in content}
+            if not values:
+                yield f"README.md: the key '{key}' under Keys is in no config"
+            elif values != {cell}:
+                yield f"README.md: {column} of '{key}' is {cell}, in the configs {' and '.join(sorted(values))}"
+    lacking = config(root / "configs" / "light.json").keys() - told["value"].keys()
+    yield from (f"README.md: no table under Keys gives the value of '{key}' in light.json" for key in sorted(lacking))
+
+
+RULES: tuple[Rule, ...] = (
+    *(files, lint, names, metadata, package, ids, handlers, lists, masks, readme, keys_table),
+    *FILE_RULES,
+)

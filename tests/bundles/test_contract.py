@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bundles import contract, contract_workflows
+from tests.bundles import contract, contract_files, contract_workflows
 from tests.bundles.contract_workflows import construction, properties
 from tests.guards._tree import ROOT, refuse
 
@@ -155,13 +155,83 @@ def test_missing_file_is_found(copy: Path, name: str) -> None:
     assert list(contract.files(copy)) == [f"the file {name} is missing"]
 
 
-def test_code_and_weights_without_checksum_are_found(copy: Path) -> None:
+def test_code_is_found(copy: Path) -> None:
     (copy / "scripts").mkdir()
     (copy / "scripts" / "net.py").touch()
-    (copy / "large_files.yml").write_text("large_files:\n- {path: models/model.pt, url: u, hash_type: md5}\n")
     found = " ".join(contract.files(copy))
     assert "net.py: code belongs" in found and "scripts/ must not exist" in found
-    assert "lacks 'hash_val'" in found and "lacks 'hash_type: sha256'" in found
+
+
+WEIGHTS = {"path": "models/model.pt", "url": "https://example.org/x", "hash_val": "0" * 64, "hash_type": "sha256"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({key: ""}, f"lacks '{key}'") for key in WEIGHTS),
+        ({"hash_type": "md5"}, "of type md5, not sha256"),
+        ({"hash_val": "abc"}, "the checksum abc, which is no sha256"),
+        ({"url": "http://example.org/x"}, "not by https"),
+        ({"path": "../model.pt"}, "lies outside of the bundle"),
+        ({"path": "models/other.pt"}, "models/other.pt stands there twice"),
+    ],
+)
+def test_weights_without_checksum_or_place_are_found(copy: Path, change: dict[str, str], message: str) -> None:
+    file = copy / "large_files.yml"
+    file.write_text(json.dumps({"large_files": [WEIGHTS]}))
+    assert list(contract_files.weights(copy)) == []
+    file.write_text(json.dumps({"large_files": [WEIGHTS | change, WEIGHTS | {"path": "models/other.pt"}]}))
+    assert any(message in text for text in contract_files.weights(copy))
+    file.write_text("large_files:\n")
+    assert "lists nothing" in next(contract_files.weights(copy))
+
+
+@pytest.mark.parametrize("word", ["/" + "home/ada/frames", "ada" + "@" + "hospital.org"])
+def test_path_and_address_of_a_person_are_found(copy: Path, word: str) -> None:
+    edit(copy, "train", "dataset_dir", word)
+    (found,) = contract_files.places(copy)
+    assert found.startswith("configs/train.json:1 names ") and word in found
+
+
+def test_heavy_file_is_found(copy: Path) -> None:
+    (copy / "models").mkdir()
+    for place in (copy / "docs" / "atlas.bin", copy / "models" / "model.pt"):
+        with place.open("wb") as stream:
+            stream.truncate(contract_files.HEAVY + 2**20)
+    assert list(contract_files.sizes(copy)) == ["docs/atlas.bin has 26 MB: list it in large_files.yml"]
+
+
+def test_missing_terms_are_found(copy: Path) -> None:
+    (copy / "LICENSE").write_text("Mine.")
+    (copy / "docs" / "data_license.txt").write_text("\n")
+    file = copy / "docs" / "README.md"
+    file.write_text(file.read_text().replace("`docs/data_license.txt`", "elsewhere"))
+    found = list(contract_files.licences(copy))
+    assert len(found) == 3 and found[2] == "README.md: 'Licence' does not name data_license.txt"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("| `seed` | `0` |", "| `seed` | `1` |", "README.md: default of 'seed' is `1`, in the configs `0`"),
+        ("| `seed` | `0` |", "| `sede` | `0` |", "README.md: the key 'sede' under Keys is in no config"),
+        (
+            "| `max_epochs` | `10` |\n",
+            "",
+            "README.md: no table under Keys gives the value of 'max_epochs' in light.json",
+        ),
+        (
+            "| key | value |",
+            "| name | value |",
+            "README.md: no table under Keys gives the value of 'encoder' in light.json",
+        ),
+    ],
+)
+def test_table_of_keys_that_lags_behind_is_found(copy: Path, old: str, new: str, message: str) -> None:
+    file = copy / "docs" / "README.md"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    assert message in list(contract.keys_table(copy))
 
 
 def test_readme_that_lags_behind_is_found(copy: Path) -> None:

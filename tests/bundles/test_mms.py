@@ -23,6 +23,7 @@ from fewlabel.data import test_items as items_of_test_list
 from fewlabel.errors import ConfigError
 
 TERMS = ("supervised", "negatives", "similarity", "pixels")
+RATE = json.loads((BUNDLE / "configs" / "light.json").read_text())["learning_rate"]
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -39,6 +40,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], only: str = "")
     return all(torch.equal(a[key], b[key]) for key in a if key.endswith(only))
 
 
+def without_examples(folder: Path) -> set[str]:
+    """The files of an evaluation but for its pictures, which must be there."""
+    files = listing(folder)
+    examples = {name for name in files if name.startswith("examples/")}
+    assert "examples/index.json" in examples and len(examples) % 3 == 1, "three pictures a case"
+    return files - examples
+
+
 @pytest.fixture(scope="module")
 def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
@@ -50,7 +59,7 @@ def test_training_leaves_the_files_of_the_contract_and_no_others(trained: Path) 
     events = {name for name in listing(trained) if name.startswith("tensorboard/events")}
     assert len(events) == 1
     assert listing(trained) - events == {
-        *("run.json", "split.json", "history.csv", "models/model.pt", "models/model.safetensors"),
+        *("run.json", "split.json", "history.csv", "report.html", "models/model.pt", "models/model.safetensors"),
         *("models/resume/last.pt", "models/resume/config.json"),
     }
     assert [f.name for f in (trained / "models").glob("*.pt")] == ["model.pt"], "MONAI Label offers all of these"
@@ -58,7 +67,7 @@ def test_training_leaves_the_files_of_the_contract_and_no_others(trained: Path) 
 
 def test_record_of_the_run(trained: Path) -> None:
     record = json.loads((trained / "run.json").read_text())
-    assert record["keys"] | {"max_epochs": 2, "device": "cpu", "learning_rate": 0.001} == record["keys"]
+    assert record["keys"] | {"max_epochs": 2, "device": "cpu", "learning_rate": RATE} == record["keys"]
     assert record["config"]["encoder_options"] == NETWORK["encoder_options"]
     assert torch.__version__.startswith(record["versions"]["torch"]) and record["bundle_version"] == "0.1.0"
     split = json.loads((trained / "split.json").read_text())
@@ -75,7 +84,7 @@ def test_history_has_every_term_and_the_validation(trained: Path) -> None:
     for row in rows:
         assert float(row["loss"]) == pytest.approx(sum(0.25 * float(row[term]) for term in TERMS), rel=1e-4)
     assert [row["mean_dice"] != "" for row in rows] == [False, True]
-    assert [float(row["lr"]) for row in rows] == pytest.approx([0.001, 0.001 * 0.5**0.9])
+    assert [float(row["lr"]) for row in rows] == pytest.approx([RATE, RATE * 0.5**0.9])
 
 
 def test_weights_are_plain_and_two_networks(trained: Path) -> None:
@@ -90,7 +99,7 @@ def test_weights_are_plain_and_two_networks(trained: Path) -> None:
 
 
 def test_evaluating_leaves_figures_whose_rows_average_to_them(evaluated: Path) -> None:
-    assert listing(evaluated) == {"metrics.json", "metrics_per_case.csv"}
+    assert without_examples(evaluated) == {"metrics.json", "metrics_per_case.csv", "report.html"}
     found = json.loads((evaluated / "metrics.json").read_text())
     rows = table(evaluated / "metrics_per_case.csv")
     assert (found["list"], found["cases"], len(rows)) == ("test", 16, 16)
@@ -123,7 +132,7 @@ def test_figures_are_those_of_the_masks_that_inference_writes(trained: Path, eva
 def test_with_the_overlay_every_run_id_evaluates(trained: Path, tmp_path: Path, run_id: str, frames: Path) -> None:
     """Else `run training` with evaluate.json would choose weights on the test list."""
     run(frames, tmp_path, EVALUATE, run_id, ckpt_dir=str(trained / "models"))
-    assert listing(tmp_path) == {"metrics.json", "metrics_per_case.csv"}
+    assert without_examples(tmp_path) == {"metrics.json", "metrics_per_case.csv", "report.html"}
     assert json.loads((tmp_path / "metrics.json").read_text())["cases"] == 3
 
 

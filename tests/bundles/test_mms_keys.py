@@ -130,7 +130,7 @@ def test_weights_scale_the_terms(frames: Path, tmp_path: Path) -> None:
     ("keys", "strength"),
     [
         ({}, "weak"),
-        ({"method_enabled": False}, "paper"),
+        ({"method_enabled": False}, "moderate"),
         *(({"labeled_augmentation": word}, word) for word in ("weak", "moderate", "paper")),
     ],
 )

@@ -71,7 +71,7 @@ def fine_tune(served: Path, data: Path, val_split: float = 0.2, **request: Any) 
         overrides["validate#dataset#data"] = pairs["validation"] if val_split else []
     configs = served / "configs"
     monai.bundle.run(
-        run_id="run",
+        run_id=request.pop("run_id", "run"),
         init_id=None,
         final_id=None,
         meta_file=str(configs / "metadata.json"),
@@ -120,6 +120,12 @@ def test_requests_train_anew_each_time(served: Path, frames: Path, caplog: pytes
 def test_request_of_other_data_is_never_refused(served: Path, frames: Path, wrong: Path) -> None:
     fine_tune(served, frames, max_epochs=1)
     fine_tune(served, wrong, max_epochs=1, learning_rate=0.01)
+
+
+def test_empty_run_id_of_the_panel_trains(served: Path, frames: Path) -> None:
+    """Clients send the field as it stands there, and MONAI takes an empty name for the whole config."""
+    fine_tune(served, frames, max_epochs=1, run_id="")
+    assert len(history(served)) == 1
 
 
 def test_unlabeled_folder_of_the_request_is_used(served: Path, frames: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,10 +187,26 @@ def test_transforms_one_by_one_give_a_mask_of_the_picture(served: Path, skilled:
     assert not (served / "output").exists()
 
 
+def test_labels_are_the_values_of_the_mask() -> None:
+    """It takes the labels from ``channel_def`` of the first output, in small letters, without the background."""
+    formats = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["network_data_format"]
+
+    def labels(entries: dict[str, Any]) -> dict[str, int]:
+        names = next(iter(entries.values()))["channel_def"]
+        return {name.lower(): int(value) for value, name in names.items() if name.lower() != "background"}
+
+    assert labels(formats["outputs"]) == labels(formats["post_processed_outputs"]) == {"tool": 1}
+    assert next(iter(formats["inputs"])) == "image" and next(iter(formats["outputs"])) == "pred"
+
+
 def test_dropout_reaches_the_network(served: Path) -> None:
     """Epistemic scoring sets ``network_def["dropout"]``."""
-    parser = ConfigParser()
-    parser.read_config(served / "configs" / "inference.json")
-    parser["network_def"]["dropout"] = 0.2
-    network = parser.get_parsed_content("network_def", instantiate=True)
+    plain, dropping = ConfigParser(), ConfigParser()
+    for parser in (plain, dropping):
+        parser.read_config(served / "configs" / "inference.json")
+    dropping["network_def"]["dropout"] = 0.2
+    network = dropping.get_parsed_content("network_def").eval()
     assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout2d)} == {0.2}
+    assert network.state_dict().keys() == plain.get_parsed_content("network_def").state_dict().keys()
+    image = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.jit.script(network)(image), network(image))

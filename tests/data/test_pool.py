@@ -43,6 +43,24 @@ def test_list_from_outside_never_meets_the_split(tmp_path: Path, caplog: pytest.
     assert "labeled ones serve" in caplog.text
 
 
+def test_folder_that_the_server_watches_gives_no_masks(tmp_path: Path) -> None:
+    """MONAI Label keeps labels, and predictions that a client has saved, in the folder of the images."""
+    picture(tmp_path / "labels" / "original" / "b.png")
+    theirs = [
+        {"image": str(picture(tmp_path / "a.png")), "label": str(picture(tmp_path / "labels" / "final" / "a.png"))}
+    ]
+    picture(tmp_path / "b.png")
+    picture(tmp_path / "more" / "c.png")
+    pool = unlabeled_pool(Dataset(theirs), None, folder=tmp_path)
+    assert [item["image"] for item in pool.data] == [str(tmp_path / "b.png"), str(tmp_path / "more" / "c.png")]
+
+
+def test_masks_beside_their_images_are_left_out(tmp_path: Path) -> None:
+    theirs = [{"image": str(picture(tmp_path / "a.png")), "label": str(picture(tmp_path / "a_mask.png"))}]
+    picture(tmp_path / "b.png")
+    assert list(unlabeled_pool(Dataset(theirs), None, folder=tmp_path).data) == [{"image": str(tmp_path / "b.png")}]
+
+
 def test_identity_survives_a_config(tmp_path: Path) -> None:
     root = dataset(tmp_path)
     config = {

@@ -27,9 +27,10 @@ KINDS: list[tuple[type[TrainingStep], dict[str, Any], str]] = [
     (SupervisedStep, {"tied": True}, "single"),
     (SupervisedStep, {}, "independent"),
     (MinMaxSimilarityStep, {}, "halves"),
-    (MinMaxSimilarityStep, {"ramp_up": 4, "joint_batch": True, "train_heads": True}, "halves"),
+    (MinMaxSimilarityStep, {"ramp_up": 4, "joint_batch": True, "train_heads": True, "statistics": "all"}, "halves"),
     (MinMaxSimilarityStep, RELEASED, "halves"),
     (MeanTeacherStep, {"ramp_up": 4}, "single"),
+    (MeanTeacherStep, {"statistics": "all"}, "single"),
     (MeanTeacherStep, {"teacher_mode": "eval", "ramp_up": 0, "consistency_weight": 5.0}, "single"),
     (CrossPseudoSupervisionStep, {"ramp_up": 4}, "single"),
 ]
@@ -47,6 +48,33 @@ def test_terms_are_scalars_and_the_loader_is_told_what_to_deliver(kind: Any, opt
     terms = made(batch(count(streams)))
     assert next(iter(terms)) == "loss" and len(terms) > 1
     assert all(t.ndim == 0 and t.isfinite() for t in terms.values())
+
+
+SEMI = [(MinMaxSimilarityStep, 2), (MeanTeacherStep, 1), (CrossPseudoSupervisionStep, 1)]
+
+
+@pytest.mark.parametrize(("kind", "streams"), SEMI)
+def test_running_statistics_are_those_of_labeled_images_or_of_all(kind: type[TrainingStep], streams: int) -> None:
+    def after(statistics: str, shift: float) -> list[torch.Tensor]:
+        made = step(kind, statistics=statistics)
+        data = batch(streams)
+        data["unlabeled"]["image"] = data["unlabeled"]["image"] + shift
+        made.train()(data)
+        made.after_step(1)
+        return [module.running_mean for module in made.network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+    for ours, shifted in zip(after("labeled", 0.0), after("labeled", 100.0), strict=True):
+        torch.testing.assert_close(ours, shifted)
+        assert ours.abs().sum() > 0, "labeled images move them"
+    moved = [(a - b).abs().max() for a, b in zip(after("all", 0.0), after("all", 100.0), strict=True)]
+    assert min(moved) > 1
+
+
+def test_unknown_statistics_are_refused() -> None:
+    with pytest.raises(ConfigError, match="batchnorm_statistics 'own' is neither labeled nor all"):
+        step(MeanTeacherStep, statistics="own")
+    with pytest.raises(ConfigError, match="set batchnorm_statistics to all"):
+        step(MinMaxSimilarityStep, joint_batch=True)
 
 
 @every_kind

@@ -48,19 +48,20 @@ def test_student_sees_clipped_noise_and_the_teacher_none() -> None:
     )
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
-def test_statistics_of_the_teacher(mode: str) -> None:
-    made = step(MeanTeacherStep, teacher_mode=mode).train()
+@pytest.mark.parametrize(("mode", "statistics"), [("train", "all"), ("train", "labeled"), ("eval", "all")])
+def test_statistics_of_the_teacher(mode: str, statistics: str) -> None:
+    own_ones = mode == "train" and statistics == "all"
+    made = step(MeanTeacherStep, teacher_mode=mode, statistics=statistics).train()
     assert made.network.first.training and made.network.second.training == (mode == "train")
     assert not made.eval().network.second.training
     made.train()
     start = made.network.second[1].running_mean.clone()
     made(batch(1))
     own = made.network.second[1].running_mean.clone()
-    assert torch.equal(own, start) == (mode == "eval")
+    assert torch.equal(own, start) != own_ones
     made.after_step(1)
     after, student = made.network.second[1].running_mean, made.network.first[1].running_mean
-    torch.testing.assert_close(after, own if mode == "train" else (start + student) / 2)
+    torch.testing.assert_close(after, own if own_ones else (start + student) / 2)
 
 
 def test_consistency_ramps_up_and_can_be_switched_off() -> None:

@@ -43,7 +43,7 @@ def test_each_network_sees_its_half_and_both_the_same_unlabeled_images() -> None
 
 
 def test_joint_batch_is_one_pass_of_the_same_images() -> None:
-    made, data = step(MinMaxSimilarityStep, joint_batch=True), batch(2)
+    made, data = step(MinMaxSimilarityStep, joint_batch=True, statistics="all"), batch(2)
     seen = record(made.network.first)
     terms = made(data)
     assert len(seen) == 1

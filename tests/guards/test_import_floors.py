@@ -17,9 +17,9 @@ from tests.guards._tree import PACKAGE, python_files, refuse, shown, tree_of
 
 import fewlabel
 
-UPPER = ("report", "bundle", "hub", "engines", "handlers", "data", "transforms", "metrics")
+UPPER = ("report", "evidence", "bundle", "hub", "engines", "handlers", "data", "transforms", "metrics")
 MIDDLE = ("networks", "losses", "pseudolabels", "superpixels")
-FLOORS = {**{name: 10 - i for i, name in enumerate(UPPER)}, **dict.fromkeys(MIDDLE, 2), "kernels": 1}
+FLOORS = {**{name: 20 - i for i, name in enumerate(UPPER)}, **dict.fromkeys(MIDDLE, 2), "kernels": 1}
 OUTSIDE = ("bundles", "tools", "tests")
 LOADERS = ("import_module", "__import__", "optional_import")
 

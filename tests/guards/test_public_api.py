@@ -7,6 +7,7 @@ Regenerate after an intended change, from the root of the repository: ``python -
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import json
@@ -53,7 +54,7 @@ def described(value: Any) -> dict[str, str]:
     for name, member in vars(value).items():
         if name.startswith("_") and name != "__call__":
             continue
-        if isinstance(member, property):
+        if isinstance(member, (property, functools.cached_property)):
             found[f".{name}"] = "property"
         elif isinstance(member, staticmethod | classmethod):
             found[f".{name}"] = f"{type(member).__name__}{signature(member.__func__)}"

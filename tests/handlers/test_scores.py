@@ -66,4 +66,6 @@ def test_columns_of_a_metric_with_several_values_can_be_named(tmp_path: Path) ->
     handler = ScoresHandler(tmp_path, "test", columns={"global_dice": ["tp", "fp", "fn"]})
     counts = GlobalDice()
     counts(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
-    assert handler._case_columns({"global_dice": counts.get_buffer()}) == {"tp": ["4"], "fp": ["0"], "fn": ["0"]}
+    assert handler._case_columns({"global_dice": counts.get_buffer()}) == {
+        "global_dice": {"tp": ["4"], "fp": ["0"], "fn": ["0"]}
+    }

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 from torch.nn import functional
 
-from fewlabel.kernels.contrast import all_negative, cpu, info_nce, masked_lse
+from fewlabel.kernels.contrast import _tiles, all_negative, info_nce, masked_lse
 
 BACKENDS = ("cpu", "reference")
 SHAPES = [(1, 1, 1, 1), (2, 5, 7, 3), (1, 40, 23, 16), (3, 17, 17, 5), (2, 1, 30, 2)]
@@ -28,7 +28,7 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
     before = torch.get_num_threads()
     if request.param:
-        monkeypatch.setattr(cpu, "_blocks", small)
+        monkeypatch.setattr(_tiles, "blocks_of", small)
         torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)

@@ -42,6 +42,8 @@ class Problem:
         implementations: overrides the case's where a problem is computed by other calls.
         backward: time forward and backward together, else the forward pass without gradients.
         skip: names of implementations that this problem leaves out (too large, say).
+        device: ``"cpu"`` or ``"cuda"`` where the problem is meant for one of them alone.
+        rounds: most rounds of timing; below 4 there is no warm-up beyond the calls that measure values and memory.
     """
 
     columns: Mapping[str, str | int]
@@ -50,6 +52,8 @@ class Problem:
     implementations: Mapping[str, Implementation]
     backward: bool = False
     skip: Sequence[str] = field(default=())
+    device: str | None = None
+    rounds: int = 30
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import statistics
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from fewlabel.machine import processor
 from tools.bench.case import Work
 
 Call = Callable[[], object]
@@ -37,13 +37,13 @@ def rounds(calls: Mapping[str, Call], device: torch.device, repeats: int, budget
     Args:
         calls: what to time, by name.
         device: what to synchronize.
-        repeats: most rounds, after two that warm up.
+        repeats: most rounds, after two that warm up (none where at most three are asked for).
         budget_s: no new round starts once this many seconds have gone and five rounds are done.
 
     Returns:
         Milliseconds by name, one entry per round.
     """
-    for _ in range(2):
+    for _ in range(2 if repeats > 3 else 0):
         for call in calls.values():
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -99,7 +99,7 @@ class Machine:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+        self.name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
         self.threads = 0 if device.type == "cuda" else torch.get_num_threads()
 
     def measure(self) -> None:
@@ -146,13 +146,3 @@ def commit(root: Path) -> str:
     paths = ["common/fewlabel/kernels", "tools/bench", ":!tools/bench/results"]
     dirty = subprocess.run([*git, "status", "--porcelain", "--", *paths], capture_output=True, text=True)
     return found.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-
-
-def _processor() -> str:
-    """Name of the CPU."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -77,11 +77,11 @@ def run(case: Case, machine: Machine, quick: bool = False) -> Iterator[list[Row]
     seen: set[tuple[str | int, ...]] = set()
     for problem in case.problems:
         kind = tuple(value for value in problem.columns.values() if isinstance(value, str))
-        if quick and kind in seen:
+        if problem.device not in (None, machine.device.type) or (quick and kind in seen):
             continue
         seen.add(kind)
         print("\n" + ", ".join(f"{key} {value}" for key, value in problem.columns.items()))
-        rows = _measure(problem, case.baseline, machine, repeats=3 if quick else 30)
+        rows = _measure(problem, case.baseline, machine, repeats=min(problem.rounds, 3) if quick else problem.rounds)
         print("\n".join(map(_line, rows)), flush=True)
         yield [stamp | row for row in rows]
 
@@ -149,7 +149,7 @@ def _deviation(got: list[Tensor], expected: list[Tensor] | None) -> float:
     if expected is None:
         return math.nan
     pairs = zip(got, expected, strict=True)
-    return max(float((a.double() - b).abs().max() / b.double().abs().max().clamp(min=1e-30)) for a, b in pairs)
+    return max(float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 
 def _line(row: Row) -> str:

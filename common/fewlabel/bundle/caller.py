@@ -9,7 +9,7 @@ for the command line, ``ConfigWorkflow(...)``, overlays, ``torchrun`` and severa
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -52,6 +52,10 @@ def calling_parser() -> ConfigParser:
     return parser
 
 
-def is_loading() -> bool:
-    """Whether ``monai.bundle.load`` evaluates the config: it wants the network, from any folder, and runs nothing."""
-    return any(frame.f_code is load.__code__ for frame in _frames())
+def loading() -> Mapping[str, Any] | None:
+    """Return the variables of ``monai.bundle.load`` when it evaluates the config, or None.
+
+    It wants the network, from any folder, and runs nothing. Its variables are the only place that tells which weights
+    it read; a later MONAI may name them otherwise.
+    """
+    return next((frame.f_locals for frame in _frames() if frame.f_code is load.__code__), None)

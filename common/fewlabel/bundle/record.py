@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from fewlabel.bundle.caller import calling_parser
+from fewlabel.machine import processor
 
 _PACKAGES = ("fewlabel", "monai", "torch", "numpy", "pytorch-ignite", "timm", "scikit-image")
 
@@ -26,12 +27,14 @@ def describe_run(parser: ConfigParser | None = None) -> dict[str, Any]:
         parser: the parser of the run; None finds the one that evaluates the calling expression.
     """
     parser = calling_parser() if parser is None else parser
+    meta = parser.get("_meta_") or {}
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "keys": _resolved_keys(parser),
         "config": {k: v for k, v in parser.get().items() if k != "_meta_"},
-        "bundle_version": (parser.get("_meta_") or {}).get("version"),
+        "bundle": meta.get("name"),
+        "bundle_version": meta.get("version"),
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
         "python": platform.python_version(),
@@ -73,4 +76,5 @@ def _commit() -> str | None:
 
 def _machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"platform": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus}
+    name = gpus[0] if gpus else processor()
+    return {"name": name, "platform": platform.platform(), "threads": torch.get_num_threads(), "gpus": gpus}

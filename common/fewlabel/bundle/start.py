@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism, version_geq
 
-from fewlabel.bundle.caller import calling_parser, calling_workflow, is_loading
+from fewlabel.bundle.caller import calling_parser, calling_workflow, loading
 from fewlabel.bundle.identity import differing_keys, identity, own_data
 from fewlabel.bundle.keys import check_keys, check_run_id, repair_words
 from fewlabel.bundle.values import check_values
 from fewlabel.errors import ConfigError
+from fewlabel.networks.weights import misfit
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ def start() -> None:
     In order: the words ``true``, ``false`` and ``null`` of the command line become values; unknown keys and run ids
     are refused, and values of the wrong kind; installed versions are compared with the bundle's ``metadata.json``;
     ``bundle_root`` must be a bundle and the output folders writable; a ``ckpt_dir`` that belongs to another config is
-    refused; everything is seeded.
+    refused; everything is seeded. Under ``monai.bundle.load``, which runs nothing, the weights must fit the network
+    instead of what comes after the versions.
 
     Raises:
         ConfigError: one sentence and exit code 1 for whatever is wrong.
@@ -36,11 +39,13 @@ def start() -> None:
     parser, workflow = calling_parser(), calling_workflow()
     repair_words(parser)
     if workflow is not None:
+        workflow.run_id = workflow.run_id or "run"  # MONAI Label's panel has an empty field; "" would run everything
         check_keys(parser.get(), Path(workflow.config_root_path))
         check_run_id(parser.get(), workflow.run_id)
     check_values(parser.get())
     check_versions(parser.get("_meta_") or {})
-    if is_loading():
+    if (variables := loading()) is not None:
+        check_loaded(parser, variables)
         return
     check_bundle_root(parser, workflow)
     training = workflow is not None and _trains(parser, workflow.run_id)
@@ -90,6 +95,32 @@ def check_bundle_root(parser: ConfigParser, workflow: ConfigWorkflow | None) -> 
     config_root = Path(workflow.config_root_path) if workflow is not None else Path("configs")
     likely = config_root.resolve().parent
     raise ConfigError(f"bundle_root '{root}' holds no configs/metadata.json: add --bundle_root '{likely}'")
+
+
+def check_loaded(parser: ConfigParser, variables: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fit the network, of which ``monai.bundle.load`` copies what fits and says nothing.
+
+    Not refused is what the caller has a say in by ``copy_model_args``.
+
+    Args:
+        parser: its ``network_def`` is what will be loaded into; MONAI builds no second one.
+        variables: of ``monai.bundle.load``.
+
+    Raises:
+        ConfigError: naming the file, and ``net_override`` as the way to the network that it was trained with.
+    """
+    weights, nested = variables.get("model_dict"), variables.get("key_in_ckpt")
+    if nested is not None and isinstance(weights, Mapping):
+        weights = weights.get(nested)
+    if "network_def" not in parser or not isinstance(weights, Mapping) or variables.get("copy_model_args"):
+        return
+    wrong = misfit(parser.get_parsed_content("network_def"), weights)
+    if wrong:
+        raise ConfigError(
+            f"'{variables.get('full_path')}' does not fit the network ({wrong}), and what it does not fill would stay "
+            "random: it was trained with another profile, so give load() a net_override of what that profile changes "
+            "in network_def"
+        )
 
 
 def check_writable(folder: Path, key: str) -> None:

@@ -15,7 +15,7 @@ from fewlabel.data.datalist import DEFAULT, Datalist, read_datalist
 from fewlabel.data.files import listed, relative
 from fewlabel.data.folds import hold_out_groups, shared_groups
 from fewlabel.data.formats import files_of
-from fewlabel.data.labels import Item, find_labels, has_label, without_labels
+from fewlabel.data.labels import Item, find_labels, has_label, label_files, without_labels
 from fewlabel.data.notebook import is_empty_mask
 from fewlabel.errors import ConfigError
 from fewlabel.files import write_json
@@ -39,6 +39,8 @@ class Splits:
         budget_unit: what a unit is.
         seed: seed of the draw.
         hold_out: groups that were moved to the validation list.
+        held_back: label files that training must not open, those of the list ``test`` among them, each with the name
+            of its case and the reason. Names only; they are no part of the record and of the fingerprint.
     """
 
     labeled: tuple[Item, ...]
@@ -50,6 +52,7 @@ class Splits:
     budget_unit: str = "item"
     seed: int = 0
     hold_out: tuple[str, ...] = ()
+    held_back: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the split for JSON; paths are relative to the data set, so that it means the same elsewhere."""
@@ -98,7 +101,7 @@ def splits(
     So budgets are nested (4 within 8 within 16), the draw depends neither on the order of the list nor on where the
     data lie, and items added later leave the order of the others alone. Items are drawn without regard to groups: a
     draw that spread itself over all videos would flatter small budgets. With a group as the unit, all items of a drawn
-    group are labeled. The list ``test`` is never used.
+    group are labeled. Of the list ``test`` only the names of its label files are used, which training must not open.
 
     Args:
         dataset_dir: folder of the data; empty takes the built-in phantoms.
@@ -149,7 +152,17 @@ def splits(
         budget_unit=budget_unit,
         seed=int(split_seed),
         hold_out=held,
+        held_back={
+            **_held_back(rest, f"which label_budget {budget} holds back", source.root, image_key, label_key),
+            **_held_back(source.test, 'which is in the list "test"', source.root, image_key, label_key),
+        },
     )
+
+
+def _held_back(items: Iterable[Item], why: str, root: Path, image_key: str, label_key: str) -> dict[str, str]:
+    """Label file to the name of its case and the reason."""
+    cases = ((item, f"{relative(files_of(item[image_key])[0], root)}, {why}") for item in items)
+    return {file: case for item, case in cases for file in label_files(item, image_key, label_key)}
 
 
 def _budget(value: Any) -> int | None:

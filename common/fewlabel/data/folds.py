@@ -47,6 +47,18 @@ def hold_out_groups(source: Datalist, groups: Sequence[str], group_key: str, lab
     return fold
 
 
+def group_names(source: Datalist, group_key: str, label_key: str = "label") -> list[str]:
+    """Return the groups that can be held out, because they have labels, in natural order.
+
+    Args:
+        source: the data list; ``training`` and ``validation`` count.
+        group_key: key of the group in each item.
+        label_key: key of the label.
+    """
+    labeled = (item for item in (*source.training, *source.validation) if has_label(item, label_key))
+    return sorted(_groups(labeled, group_key), key=natural)
+
+
 def shared_groups(source: Datalist, group_key: str) -> list[str]:
     """Return the groups that training (labeled or not) shares with validation."""
     train = _groups([*source.training, *source.unlabeled], group_key)

@@ -71,6 +71,22 @@ def has_label(item: Mapping[str, Any], label_key: str = "label") -> bool:
     return item.get(label_key) not in (None, "", [])
 
 
+def label_files(item: Mapping[str, Any], image_key: str = "image", label_key: str = "label") -> tuple[str, ...]:
+    """Return the files that :func:`without_labels` takes out of an item.
+
+    Args:
+        item: as in a data list.
+        image_key: key of the image.
+        label_key: key of the label.
+
+    Example:
+        >>> label_files({"image": "a.png", "label": "b.png", "soft_mask": "c.npy", "class_label": 2})
+        ('b.png', 'c.npy')
+    """
+    kept = without_labels(item, image_key, label_key)
+    return tuple(file for key, value in item.items() if key not in kept for file in _paths(value))
+
+
 def _is_label(key: str, value: Any, label_key: str, known: frozenset[str]) -> bool:
     if key == label_key or any(path in known for path in _paths(value)):
         return True

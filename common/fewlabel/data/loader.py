@@ -12,6 +12,7 @@ from monai.data import MetaTensor, list_data_collate
 from torch.utils.data import DataLoader
 
 from fewlabel.data.dataset import CachedDataset
+from fewlabel.data.leaks import worker_guard
 from fewlabel.data.randomness import one_thread, seeded
 from fewlabel.data.ranks import rank_and_world
 from fewlabel.data.streams import Draw, Streams
@@ -115,6 +116,7 @@ class StreamLoader:
             num_workers=self.num_workers,
             collate_fn=_Collate(self._keys),
             pin_memory=self.pin_memory,
+            worker_init_fn=worker_guard(),
             generator=torch.Generator(),  # so that starting workers draws nothing from the global generator
         )
         for batch in loader:

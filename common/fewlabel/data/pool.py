@@ -31,8 +31,8 @@ def unlabeled_pool(
 
     As long as ``dataset`` holds the labeled items of ``splits``, these are the unlabeled items of ``splits``. MONAI
     Label puts a list of its own into ``train#dataset#data`` and knows no data set folder: then the images of ``folder``
-    are taken, less those that have a label. Where there is none at all, the labeled images serve without their labels,
-    with a warning.
+    are taken, less those that have a label and the folders of the labels, so that the folder which the server watches
+    may be given. Where there is none at all, the labeled images serve without their labels, with a warning.
 
     Args:
         dataset: the labeled data set; only its ``data`` is looked at.
@@ -55,16 +55,35 @@ def unlabeled_pool(
             f'unlabeled_dir {folder} is for MONAI Label: put its images into the list "unlabeled" of the datalist '
             "(tools/make_datalist.py --unlabeled FOLDER)"
         )
-    items = list(splits.unlabeled) if splits is not None and own else _from_folder(dataset.data, folder, image_key)
+    items = (
+        list(splits.unlabeled)
+        if splits is not None and own
+        else _from_folder(dataset.data, folder, image_key, label_key)
+    )
     if not items:
         _LOG.warning("there are no unlabeled images: the %d labeled ones serve without their labels", len(dataset.data))
         items = [without_labels(item, image_key, label_key) for item in dataset.data]
     return CachedDataset(items, transform, cache_rate)
 
 
-def _from_folder(labeled: Sequence[Item], folder: str | Path, image_key: str) -> list[Item]:
+def _from_folder(labeled: Sequence[Item], folder: str | Path, image_key: str, label_key: str) -> list[Item]:
+    """Return the images below a folder that are neither labeled nor labels themselves."""
     if not str(folder):
         return []
-    known = {str(Path(f).resolve()) for item in labeled for f in files_of(item.get(image_key))}
-    items = inference_items(folder, image_key=image_key, unique=False)
-    return [item for item in items if str(Path(item[image_key]).resolve()) not in known]
+    images, labels = ({_real(f) for item in labeled for f in files_of(item.get(key))} for key in (image_key, label_key))
+    masks = _mask_folders(_real(folder), images, labels)
+    items = [(item, _real(item[image_key])) for item in inference_items(folder, image_key=image_key, unique=False)]
+    return [item for item, file in items if file not in images | labels and masks.isdisjoint(file.parents)]
+
+
+def _mask_folders(folder: Path, images: set[Path], labels: set[Path]) -> set[Path]:
+    """Return the folders below ``folder`` that hold labels and no labeled image.
+
+    MONAI Label keeps ``labels/final`` and its own predictions, ``labels/original``, in the folder of the images.
+    """
+    above = {parent for image in images for parent in image.parents}
+    return {parent for label in labels for parent in label.parents if folder in parent.parents} - above
+
+
+def _real(path: str | Path) -> Path:
+    return Path(path).expanduser().resolve()

@@ -23,6 +23,8 @@ class HistoryHandler:
     Stands after validation and before :class:`~fewlabel.handlers.CheckpointHandler`: a loss that is not finite stops
     the run here, before good weights are replaced. A resumed run drops the rows that it is about to repeat.
 
+    Columns: ``epoch, iteration``, the loss terms, ``lr, seconds``, the metrics. Empty where an epoch has none.
+
     Args:
         output_dir: folder of ``history.csv``.
         evaluator: its metrics become columns in the epochs in which it ran.
@@ -64,9 +66,9 @@ class HistoryHandler:
         means = {name: float(total) / state.epoch_length for name, total in self._sums.items()}
         row: dict[str, str] = {"epoch": str(state.epoch), "iteration": str(state.iteration)}
         row |= {name: f"{value:.6g}" for name, value in means.items()}
-        row |= self._validation(state.epoch)
         row["lr"] = f"{self._rate:.6g}"
         row["seconds"] = f"{time.perf_counter() - self._began:.2f}"
+        row |= self._validation(state.epoch)
         assert self._rows is not None
         self._rows.append(row)
         if idist.get_rank() == 0:
@@ -80,11 +82,17 @@ class HistoryHandler:
 
     def _save(self) -> None:
         assert self._rows is not None
-        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        columns = _columns(self._rows)
         with atomic(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
             writer.writerows(self._rows)
+
+
+def _columns(rows: list[dict[str, str]]) -> list[str]:
+    """All columns; a term that some epochs lack stays before ``lr``, where a reader looks for terms."""
+    before = dict.fromkeys(name for row in rows for name in list(row)[: list(row).index("lr")])
+    return list(before | dict.fromkeys(name for row in rows for name in row))
 
 
 def _check_finite(means: dict[str, float], epoch: int) -> None:

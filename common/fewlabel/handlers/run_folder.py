@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _WEIGHTS = ("model.pt", "model.safetensors", "resume")
 _RECORDS = ("run.json", "split.json", "history.csv")
+_FIGURES = ("metrics.json", "metrics_per_case.csv", "examples", "report.html")
 
 
 class _Split(Protocol):
@@ -29,7 +30,8 @@ class RunFolderHandler:
     moved or written.
 
     A run that does not resume finds its folders empty: weights and records of an earlier run move to ``previous/<n>``
-    beside them, nothing is deleted. Then ``run.json`` (command, config, versions, commit, machine) and ``split.json``
+    beside them, nothing is deleted. A run that trains on keeps its records, but the figures of the weights that it is
+    about to change move there too. Then ``run.json`` (command, config, versions, commit, machine) and ``split.json``
     (which items carried labels) are written.
 
     Args:
@@ -63,8 +65,9 @@ class RunFolderHandler:
         """Move an earlier run aside and write the records."""
         idist.barrier()  # every process has read the weights that it starts from
         if idist.get_rank() == 0:
-            if not self._resumes():
-                self._move_aside()
+            resumes = self._resumes()
+            if not resumes or engine.state.epoch < engine.state.max_epochs:
+                self._move_aside(resumes)
             write_json(self.output_dir / "run.json", self.record)
             if self.splits is not None and self.own_data:
                 write_json(self.output_dir / "split.json", self.splits.as_dict())
@@ -73,8 +76,10 @@ class RunFolderHandler:
     def _resumes(self) -> bool:
         return self.own_data and self.resume == "auto" and (self.ckpt_dir / "resume" / "last.pt").is_file()
 
-    def _move_aside(self) -> None:
-        for folder, names in ((self.ckpt_dir, _WEIGHTS if self.own_data else ()), (self.output_dir, _RECORDS)):
+    def _move_aside(self, resumes: bool) -> None:
+        weights = () if resumes or not self.own_data else _WEIGHTS
+        records = _FIGURES if resumes else _RECORDS + _FIGURES
+        for folder, names in ((self.ckpt_dir, weights), (self.output_dir, records)):
             kept = move_aside(folder, names)
             if kept is not None:
                 logger.info("an earlier run was kept in %s", kept)

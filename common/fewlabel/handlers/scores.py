@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,15 @@ from monai.utils import string_list_all_gather
 from torch import Tensor
 
 from fewlabel.files import atomic, write_json
+from fewlabel.handlers._cases import file_of, gather_cases
 
 
 class ScoresHandler:
     """Write the metrics of an evaluator, over all cases and case by case.
 
-    ``metrics.json`` holds ``{"list": ..., "cases": n, "settings": {...}, "metrics": {name: value}}``;
-    ``metrics_per_case.csv`` one row a case, columns named as the metrics.
+    ``metrics.json`` holds ``{"list": ..., "cases": n, "settings": {...}, "key_metric": name, "better": "higher" or
+    "lower", "group_key": ..., "columns": {metric: [...]}, "metrics": {name: value}}``; ``metrics_per_case.csv`` one row
+    a case: its name, its group where items have one, and the columns of each metric.
 
     Args:
         output_dir: folder of the two files.
@@ -29,6 +30,8 @@ class ScoresHandler:
         settings: what the figures depend on (threshold, member, checkpoint), written beside them.
         columns: names of the per-case columns of metrics with several, by metric; others use the metric's name.
         data_root: folder that file names are made relative to; None or empty takes the one that all cases share.
+        group_key: key of the items that says which cases belong together (a video, a patient): cases of one group are
+            no independent samples, and whoever reads the table must be able to see that. None writes no such column.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class ScoresHandler:
         settings: dict[str, Any] | None = None,
         columns: dict[str, list[str]] | None = None,
         data_root: str | Path | None = None,
+        group_key: str | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.list_name, self.settings = list_name, settings or {}
         self.columns = columns or {}
-        self.data_root = Path(data_root).absolute() if data_root else None
-        self._names: list[str] = []
+        self.data_root, self.group_key = data_root, group_key
+        self._files: list[str] = []
+        self._groups: list[str] = []
 
     def attach(self, engine: Workflow) -> None:
         """Register with the evaluator."""
@@ -52,47 +57,63 @@ class ScoresHandler:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _open(self, engine: Workflow) -> None:
-        self._names = []
+        self._files, self._groups = [], []
 
     def _add(self, engine: Workflow) -> None:
-        self._names += [str(item["image"].meta["filename_or_obj"]) for item in engine.state.batch]
+        self._files += [file_of(item) for item in engine.state.batch]
+        if self.group_key is not None:
+            self._groups += [_word(item.get(self.group_key, "")) for item in engine.state.batch]
 
     def _write(self, engine: Workflow) -> None:
-        files = string_list_all_gather(self._names)  # rank after rank, as the metrics' own details
+        cases = gather_cases(self._files, self.data_root)
+        groups = string_list_all_gather(self._groups) if self.group_key is not None else []
         if idist.get_rank() != 0:
             return
-        first = {file: row for row, file in reversed([*enumerate(files)])}
-        rows = sorted(first.values())  # each case once, also where the list is so short that all processes saw it
-        names = _relative([files[row] for row in rows], self.data_root)
-        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
-        write_json(
-            self.output_dir / "metrics.json",
-            {"list": self.list_name, "cases": len(names), "settings": self.settings, "metrics": metrics},
-        )
         columns = self._case_columns(engine.state.metric_details)
-        table = {"case": names} | {name: [column[row] for row in rows] for name, column in columns.items()}
+        table = {"case": cases.names}
+        if self.group_key is not None and any(groups):
+            table[self.group_key] = [groups[row] for row in cases.rows]
+        for part in columns.values():
+            table |= {name: [values[row] for row in cases.rows] for name, values in part.items()}
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        found = {
+            "list": self.list_name,
+            "cases": len(cases.names),
+            "settings": self.settings,
+            **_key_metric(engine),
+            "group_key": self.group_key if self.group_key in table else None,
+            "columns": {metric: list(part) for metric, part in columns.items()},
+            "metrics": metrics,
+        }
+        write_json(self.output_dir / "metrics.json", found)
         file = self.output_dir / "metrics_per_case.csv"
         with atomic(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(table)
             writer.writerows(zip(*table.values(), strict=True))
-        print_scores(metrics, self.list_name, len(names))
+        print_scores(metrics, self.list_name, len(cases.names))
 
-    def _case_columns(self, details: dict[str, Tensor]) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
+    def _case_columns(self, details: dict[str, Tensor]) -> dict[str, dict[str, list[str]]]:
+        """The columns of each metric by name, a value for each row of its details."""
+        found: dict[str, dict[str, list[str]]] = {}
         for metric, values in details.items():
             rows = values.reshape(values.shape[0], -1).tolist()
             width = len(rows[0]) if rows else 1
             names = self.columns.get(metric) or [metric if width == 1 else f"{metric}_{i}" for i in range(width)]
-            found |= {name: [f"{row[i]:.6g}" for row in rows] for i, name in enumerate(names)}
+            found[metric] = {name: [f"{row[i]:.6g}" for row in rows] for i, name in enumerate(names)}
         return found
 
 
-def _relative(files: list[str], root: Path | None) -> list[str]:
-    """Name files from the data root; outside of it, or without one, from the folder that all of them share."""
-    if root is None or not all(Path(file).is_relative_to(root) for file in files):
-        root = Path(os.path.commonpath([str(Path(file).parent) for file in files])) if files else Path()
-    return [Path(file).relative_to(root).as_posix() for file in files]
+def _word(value: Any) -> str:
+    return str(value.item() if isinstance(value, Tensor) else value)  # numbers come out of a loader as tensors
+
+
+def _key_metric(engine: Workflow) -> dict[str, Any]:
+    """Which metric ranks the cases, and in which direction; nothing where an engine has none."""
+    name = getattr(engine.state, "key_metric_name", None)
+    if name is None:
+        return {}
+    return {"key_metric": name, "better": "higher" if engine.metric_cmp_fn(1.0, 0.0) else "lower"}
 
 
 def print_scores(metrics: dict[str, float], list_name: str, cases: int) -> None:

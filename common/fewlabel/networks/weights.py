@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +74,42 @@ def load_weights(module: nn.Module, path: str | Path, key: str, strict: bool = F
     Raises:
         ConfigError: when nothing fits, or, with ``strict``, when anything is left over on either side.
     """
-    weights, ours = read_weights(path, key), module.state_dict()
-    fitting = {k: v for k, v in weights.items() if k in ours and ours[k].shape == v.shape}
-    left, unused = [k for k in ours if k not in fitting], [k for k in weights if k not in fitting]
+    fitting, left, unused = _matched(module, weights := read_weights(path, key))
     if not fitting or (strict and (left or unused)):
         raise ConfigError(
-            f"{key} '{path}' does not fit the network ({len(fitting)} of {len(ours)} tensors; not "
-            f"{[*left, *unused, 'anything'][0]}): it belongs to another architecture or profile, so give the overlays "
-            f"that it was trained with or another {key}"
+            f"{key} '{path}' does not fit the network ({misfit(module, weights)}): it belongs to another architecture "
+            f"or profile, so give the overlays that it was trained with or another {key}"
         )
     module.load_state_dict(fitting, strict=False)
     if left or unused:
         logger.warning("%s '%s': %s; %s", key, path, _some(left, "not filled"), _some(unused, "of the file not used"))
     return left
+
+
+def misfit(module: nn.Module, weights: Mapping[str, Any]) -> str:
+    """Say how far a state dict is from filling a module; empty when it fills it and holds nothing else.
+
+    Args:
+        module: what the weights are meant for; it stays as it is.
+        weights: names to tensors.
+
+    Example:
+        >>> misfit(nn.Linear(2, 1), {"weight": torch.zeros(1, 2), "scale": torch.zeros(1)})
+        '1 of 2 tensors; not bias'
+        >>> misfit(nn.Linear(2, 1), nn.Linear(2, 1).state_dict())
+        ''
+    """
+    fitting, left, unused = _matched(module, weights)
+    if fitting and not left and not unused:
+        return ""
+    return f"{len(fitting)} of {len(fitting) + len(left)} tensors; not {[*left, *unused, 'anything'][0]}"
+
+
+def _matched(module: nn.Module, weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """What fits by name and shape, what of the module stays empty, and what of the weights has no place."""
+    ours = module.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in ours and isinstance(v, Tensor) and ours[k].shape == v.shape}
+    return fitting, [k for k in ours if k not in fitting], [k for k in weights if k not in fitting]
 
 
 def _some(names: list[str], what: str) -> str:

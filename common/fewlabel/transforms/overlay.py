@@ -55,19 +55,26 @@ def overlay(
             raise ValueError(f"expected a {name} of shape {image.shape[:2]}, received {labels.shape}.")
     out = (np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image).astype(np.float32)
     width = max(1, round(min(image.shape[:2]) / 240)) if line_px is None else line_px
-    for value in np.unique(mask[mask > 0]).tolist():
-        region, color = mask == value, np.array(colors[(int(value) - 1) % len(colors)], np.float32)
-        out[region] += alpha * (color - out[region])
-        out[_contour(region, width)] = color
+    inside, palette = mask > 0, np.array(colors, np.float32)
+    paint = palette[(mask.astype(np.int64) - 1) % len(palette)]
+    out[inside] += alpha * (paint[inside] - out[inside])
+    border = _contours(mask, width)
+    out[border] = paint[border]
     if truth is not None:
-        for value in np.unique(truth[truth > 0]).tolist():
-            out[_contour(truth == value, width)] = truth_color
+        out[_contours(truth, width)] = truth_color
     return np.rint(out).astype(np.uint8)
 
 
-def _contour(region: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """Return the band of ``width`` pixels inside the border of a region; the frame of the picture is no border."""
-    return region & ~ndimage.binary_erosion(region, iterations=width, border_value=1)
+def _contours(labels: NDArray[np.integer] | NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Return the bands of ``width`` pixels inside the border of every region; the frame of the picture is no border.
+
+    All regions at once, so that a thousand nuclei cost what one tool costs: a pixel is in a band where another value
+    lies within ``width`` steps of it.
+    """
+    steps = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), width)
+    values = labels.astype(np.int64)
+    least, most = (f(values, footprint=steps, mode="nearest") for f in (ndimage.minimum_filter, ndimage.maximum_filter))
+    return (values > 0) & (least != most)
 
 
 def montage(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.config import KeysCollection
+from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import LoadImage, MapTransform
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,19 +36,43 @@ def read_picture(path: str | Path) -> Picture:
     if Path(path).suffix.lower() in _PIL_SUFFIXES:
         with Image.open(path) as picture:
             if picture.mode.startswith(("I", "F")):
-                return _stretch(np.asarray(picture, np.float32))
+                return stretch(np.asarray(picture, np.float32))
             return np.asarray(picture.convert("RGB"))
     values = plain(LoadImage(image_only=True)(str(path))).numpy()
     values = values.reshape([n for n in values.shape if n != 1])
     if values.ndim != 2:
         raise ValueError(f"expected one slice in '{path}', received shape {values.shape}.")
-    return _stretch(values.T)
+    return stretch(values.T)
 
 
-def _stretch(values: NDArray[np.floating[Any]]) -> Picture:
+def stretch(values: NDArray[np.floating[Any]]) -> Picture:
+    """Return any values as a picture, from black at their 1st percentile to white at their 99th.
+
+    Args:
+        values: ``(H, W)`` gray or ``(H, W, 3)`` color, whose channels are stretched alike.
+
+    Returns:
+        Shape ``(H, W, 3)``, uint8.
+    """
     low, high = np.percentile(values, (1, 99))
-    gray = np.rint(255 * np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)).astype(np.uint8)
-    return np.repeat(gray[..., None], 3, axis=2)
+    picture = np.rint(255 * np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)).astype(np.uint8)
+    return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture
+
+
+def label_picture(mask: NdarrayOrTensor, axes: str = "WH") -> NDArray[np.int64]:
+    """Return a mask as one label per pixel, in the axes of a picture.
+
+    Args:
+        mask: ``(W, H)`` or ``(1, W, H)`` with labels, or ``(C, W, H)`` one-hot with the background as channel 0.
+        axes: order of the mask's last two axes, ``WH`` or ``HW``.
+
+    Returns:
+        Shape ``(H, W)``.
+    """
+    values = plain(mask).cpu().numpy()
+    if values.ndim == 3:
+        values = values[0] if values.shape[0] == 1 else values.argmax(0)
+    return np.rint(values.T if axes == "WH" else values).astype(np.int64)
 
 
 class SaveOverlayd(MapTransform):
@@ -76,7 +100,7 @@ class SaveOverlayd(MapTransform):
         """Say what is written where.
 
         Args:
-            keys: keys of integer masks, ``(1, W, H)`` or ``(W, H)``.
+            keys: keys of integer masks, ``(1, W, H)`` or ``(W, H)``, or one-hot masks ``(C, W, H)``.
             output_dir: folder of the overlays, made when it is missing.
             image_key: key whose metadata names the input file; None takes the mask's own metadata.
             truth_key: key of a true mask in the same axes, drawn as a second contour where an item has it; None draws
@@ -128,15 +152,13 @@ class SaveOverlayd(MapTransform):
         return out
 
     def _labels(self, mask: Any, picture: Picture, key: str) -> NDArray[np.int64]:
-        values = plain(mask).cpu().numpy()
-        values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
-        values = values.T if self.axes == "WH" else values
-        if values.shape != picture.shape[:2]:
+        labels = label_picture(mask, self.axes)
+        if labels.shape != picture.shape[:2]:
             raise ValueError(
                 f"expected '{key}' to be one mask of the size of its file (H, W) = {picture.shape[:2]}, received "
-                f"{values.shape} when read as axes={self.axes!r}; check Invertd and axes."
+                f"{labels.shape} when read as axes={self.axes!r}; check Invertd and axes."
             )
-        return np.rint(values).astype(np.int64)
+        return labels
 
     def _target(self, source: str) -> Path:
         path, folder = Path(source).resolve(), self.output_dir

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from fewlabel.errors import ConfigError
 from fewlabel.losses import sigmoid_ramp_up
 from fewlabel.networks import Twin
+from fewlabel.networks.statistics import kept_statistics
 
 LabeledStreams = Literal["single", "halves", "independent"]
 Batch = Mapping[str, Any]
@@ -36,15 +38,23 @@ class TrainingStep(nn.Module, ABC):
     Args:
         network: the pair of networks.
         loss: supervised loss, called as ``loss(logits, label)``.
+        statistics: ``"labeled"``: the running statistics of BatchNorm, by which inference normalizes, are those of
+            labeled images; ``"all"``: unlabeled images, as strongly as they are augmented, move them too.
+
+    Raises:
+        ConfigError: when ``statistics`` is neither.
     """
 
     labeled_streams: LabeledStreams = "single"
     iteration: Tensor
 
-    def __init__(self, network: Twin, loss: nn.Module) -> None:
+    def __init__(self, network: Twin, loss: nn.Module, statistics: str = "labeled") -> None:
         super().__init__()
+        if statistics not in ("labeled", "all"):
+            raise ConfigError(f"batchnorm_statistics '{statistics}' is neither labeled nor all")
         self.network = network
         self.loss = loss
+        self.statistics = statistics
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
 
     @abstractmethod
@@ -66,6 +76,10 @@ class TrainingStep(nn.Module, ABC):
     def ramp(self, length: int) -> Tensor:
         """Return the weight of a term that fades in over ``length`` iterations."""
         return sigmoid_ramp_up(self.iteration, length)
+
+    def _on_unlabeled(self) -> AbstractContextManager[None]:
+        """The block in which unlabeled images pass through the networks."""
+        return kept_statistics(self.network) if self.statistics == "labeled" else nullcontext()
 
     def _require_two_networks(self) -> None:
         if self.network.tied:

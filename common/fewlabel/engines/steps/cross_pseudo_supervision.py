@@ -20,6 +20,7 @@ class CrossPseudoSupervisionStep(TrainingStep):
         pseudo_weight: weight of the ``pseudo`` term; 0 switches it off. The paper takes 1.5 on Cityscapes.
         ramp_up: iterations over which it fades in; 0, as the paper, has none.
         labeled_too: ask for agreement on the labeled images as well, as the paper does.
+        statistics: see :class:`TrainingStep`.
 
     Raises:
         ConfigError: when the networks are tied.
@@ -38,8 +39,9 @@ class CrossPseudoSupervisionStep(TrainingStep):
         pseudo_weight: float = 1.5,
         ramp_up: int = 0,
         labeled_too: bool = True,
+        statistics: str = "labeled",
     ) -> None:
-        super().__init__(network, loss)
+        super().__init__(network, loss, statistics)
         self._require_two_networks()
         self.pseudo = CrossPseudoLoss(loss)
         self.pseudo_weight = pseudo_weight
@@ -55,7 +57,8 @@ class CrossPseudoSupervisionStep(TrainingStep):
         if self.pseudo_weight == 0:
             return {"loss": supervised, "supervised": supervised}
         images = unlabeled_images(batch)
-        a1, a2 = first(images), second(images)
+        with self._on_unlabeled():
+            a1, a2 = first(images), second(images)
         if self.labeled_too:
             a1, a2 = torch.cat([z1, a1]), torch.cat([z2, a2])
         pseudo = self.pseudo(a1, a2)

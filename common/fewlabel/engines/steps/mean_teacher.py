@@ -27,8 +27,9 @@ class MeanTeacherStep(TrainingStep):
             that the random start is forgotten soon.
         noise: standard deviation of the noise, in units of the normalized image, clipped at twice that.
         teacher_mode: ``"train"``, as published: the teacher normalizes by the statistics of the batch, drops out, and
-            keeps the running statistics of its own passes; ``"eval"``: it uses the moving average of the student's
-            running statistics.
+            keeps the running statistics of its own passes where ``statistics`` is ``"all"``; ``"eval"``: it uses the
+            moving average of the student's running statistics.
+        statistics: see :class:`TrainingStep`; with ``"labeled"`` the teacher's are the moving average of the student's.
 
     Raises:
         ConfigError: when the networks are tied or an option is out of range.
@@ -50,8 +51,9 @@ class MeanTeacherStep(TrainingStep):
         ema_decay: float = 0.99,
         noise: float = 0.1,
         teacher_mode: str = "train",
+        statistics: str = "labeled",
     ) -> None:
-        super().__init__(network, loss)
+        super().__init__(network, loss, statistics)
         self._require_two_networks()
         if not 0.0 <= ema_decay < 1.0:
             raise ConfigError(f"ema_decay is {ema_decay}: give a share from 0 to below 1")
@@ -73,9 +75,10 @@ class MeanTeacherStep(TrainingStep):
         if self.consistency_weight == 0:
             return {"loss": supervised, "supervised": supervised}
         images = unlabeled_images(batch)
-        with torch.no_grad():
-            target = self.network.second(images)
-        consistency = self.consistency(self.network.first(self._noisy(images)), target)
+        with self._on_unlabeled():
+            with torch.no_grad():
+                target = self.network.second(images)
+            consistency = self.consistency(self.network.first(self._noisy(images)), target)
         total = supervised + self.consistency_weight * self.ramp(self.ramp_up) * consistency
         return {"loss": total, "supervised": supervised, "consistency": consistency}
 
@@ -87,7 +90,8 @@ class MeanTeacherStep(TrainingStep):
         """
         super().after_step(iteration)
         decay = min(self.ema_decay, 1 - 1 / (iteration + 1))
-        ema_update(self.network.second, self.network.first, decay, buffers=self.teacher_mode == "eval")
+        follows = self.teacher_mode == "eval" or self.statistics == "labeled"
+        ema_update(self.network.second, self.network.first, decay, buffers=follows)
 
     def train(self, mode: bool = True) -> MeanTeacherStep:
         """Set the mode of all parts; the teacher's by ``teacher_mode``.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewlabel.engines.steps.base import Batch, TrainingStep, labeled_pairs, unlabeled_images
+from fewlabel.errors import ConfigError
 from fewlabel.losses import MinMaxSimilarityLoss
 from fewlabel.networks import Twin
 
@@ -23,6 +24,7 @@ class MinMaxSimilarityStep(TrainingStep):
         ramp_up: iterations over which all terms but the supervised one fade in; 0, as the paper, has none.
         joint_batch: pass labeled and unlabeled images through a network together. Faster, but BatchNorm then mixes
             the statistics of the two, which the paper's separate passes do not.
+        statistics: see :class:`TrainingStep`; a joint batch cannot keep labeled ones apart.
         **options: the weights, the temperature and all else of :class:`fewlabel.losses.MinMaxSimilarityLoss`.
 
     Raises:
@@ -35,10 +37,18 @@ class MinMaxSimilarityStep(TrainingStep):
     labeled_streams = "halves"
 
     def __init__(
-        self, network: Twin, loss: nn.Module, ramp_up: int = 0, joint_batch: bool = False, **options: Any
+        self,
+        network: Twin,
+        loss: nn.Module,
+        ramp_up: int = 0,
+        joint_batch: bool = False,
+        statistics: str = "labeled",
+        **options: Any,
     ) -> None:
-        super().__init__(network, loss)
+        super().__init__(network, loss, statistics)
         self._require_two_networks()
+        if joint_batch and statistics == "labeled":
+            raise ConfigError("a joint_batch mixes the statistics of BatchNorm: set batchnorm_statistics to all")
         self.criterion = MinMaxSimilarityLoss(loss, **options)
         self.ramp_up = ramp_up
         self.joint_batch = joint_batch
@@ -63,4 +73,6 @@ class MinMaxSimilarityStep(TrainingStep):
         if self.joint_batch and x is not None and u is not None:
             z, a = network(torch.cat([x, u])).split([len(x), len(u)])
             return z, a
-        return (None if x is None else network(x)), (None if u is None else network(u))
+        z = None if x is None else network(x)
+        with self._on_unlabeled():
+            return z, (None if u is None else network(u))

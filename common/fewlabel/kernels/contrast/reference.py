@@ -9,35 +9,29 @@ import torch
 from torch import Tensor
 
 from fewlabel.kernels.backend import full_precision
+from fewlabel.kernels.contrast._tiles import Pairs
 
 
-def masked_lse(
-    query: Tensor,
-    key: Tensor,
-    query_labels: Tensor | None,
-    key_labels: Tensor | None,
-    temperature: float,
-    exclude_self: bool,
-    bounded: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Dense form of :func:`fewlabel.kernels.contrast.masked_lse`; ``bounded`` changes nothing here."""
+def masked_lse(query: Tensor, key: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+    """Dense form of :func:`fewlabel.kernels.contrast.masked_lse`; ``pairs.bounded`` changes nothing here."""
     with full_precision(query.device):
-        logits = torch.einsum("bnc,bmc->bnm", query, key) / temperature
+        logits = torch.einsum("bnc,bmc->bnm", query, key) / pairs.temperature
     seen = torch.ones_like(logits, dtype=torch.bool)
-    if exclude_self:
+    if pairs.exclude_self:
         seen.diagonal(dim1=1, dim2=2).fill_(False)
+    if pairs.key_mask is not None:
+        seen &= pairs.key_mask[:, None, :]
     lse_all = _lse(logits, seen)
-    if query_labels is None or key_labels is None:
+    if pairs.query_labels is None or pairs.key_labels is None:
         return lse_all, None
-    return lse_all, _lse(logits, seen & (query_labels[:, :, None] != key_labels[:, None, :]))
+    same = pairs.query_labels[:, :, None] == pairs.key_labels[:, None, :]
+    return lse_all, _lse(logits, seen & (same if pairs.same_label else ~same))
 
 
-def pair_lse(
-    query: Tensor, key: Tensor, temperature: float, exclude_self: bool, bounded: bool
-) -> tuple[Tensor, Tensor]:
+def pair_lse(query: Tensor, key: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of every row and of every column; rows differentiable in the query, columns in the key, alone."""
-    rows, _ = masked_lse(query, key.detach(), None, None, temperature, exclude_self, bounded)
-    columns, _ = masked_lse(key, query.detach(), None, None, temperature, exclude_self, bounded)
+    rows, _ = masked_lse(query, key.detach(), pairs)
+    columns, _ = masked_lse(key, query.detach(), pairs)
     return rows, columns
 
 

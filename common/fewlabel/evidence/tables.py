@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of a sweep as Markdown, and the place of such text in a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fewlabel.errors import ConfigError
+from fewlabel.evidence.efficiency import Efficiency, efficiency
+from fewlabel.evidence.plan import Plan
+from fewlabel.evidence.rows import Row, require_same_settings
+from fewlabel.evidence.statistics import Paired, Summary, Values, paired, summarize, values
+from fewlabel.files import atomic
+
+
+def markdown(plan: Plan, rows: Sequence[Row], metric: str | None = None) -> str:
+    """Return the tables of a sweep.
+
+    The first table has a row a variant and a column a budget (mean ± sd over replicates); the second compares every
+    variant with the baseline.
+
+    Args:
+        plan: gives titles, order and baseline.
+        rows: of :func:`~fewlabel.evidence.read_rows`.
+        metric: a column; None takes the plan's. Shares in [0, 1] are shown in percent.
+
+    Returns:
+        Markdown, ending in a newline.
+
+    Raises:
+        ConfigError: when rows of one variant were made with different settings.
+    """
+    require_same_settings(rows)
+    metric = metric or plan.metric
+    found = values(rows, metric)
+    lines = [*_figures(plan, found, metric), "", *_comparisons(plan, found, metric)]
+    return "\n".join(lines) + "\n"
+
+
+def comparisons(
+    plan: Plan, found: dict[tuple[str, int], Values]
+) -> Iterator[tuple[str, int, Paired, Efficiency | None]]:
+    """Yield (variant, budget, paired difference, efficiency) for every variant but the baseline.
+
+    Args:
+        plan: gives order, baseline and direction.
+        found: of :func:`~fewlabel.evidence.statistics.values`.
+    """
+    curve = {budget: known for (name, budget), known in found.items() if name == plan.baseline}
+    for name in plan.variants:
+        for budget in sorted(b for variant, b in found if variant == name):
+            if name == plan.baseline or budget not in curve:
+                continue
+            compared = paired(found[name, budget], curve[budget], plan.lower_is_better)
+            if compared is not None:
+                factor = efficiency(found[name, budget], budget, curve, plan.lower_is_better)
+                yield name, budget, compared, factor
+
+
+def insert(file: str | Path, name: str, text: str) -> bool:
+    """Put text between the markers ``<!-- name:begin -->`` and ``<!-- name:end -->`` of a document.
+
+    Args:
+        file: the document.
+        name: of the markers.
+        text: what stands between them afterwards.
+
+    Returns:
+        Whether the document changed.
+
+    Raises:
+        ConfigError: when the document has no such markers, in this order.
+    """
+    path = Path(file)
+    document = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    head, opened, rest = document.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not opened or not closed:
+        raise ConfigError(f"{path} has no lines '{begin.strip()}' and '{end}': add them where the table shall stand")
+    changed = head + begin + text.rstrip("\n") + "\n" + end + tail
+    if changed != document:
+        with atomic(path) as temporary:
+            temporary.write_text(changed, encoding="utf-8")
+    return changed != document
+
+
+def _figures(plan: Plan, found: dict[tuple[str, int], Values], metric: str) -> Iterator[str]:
+    budgets = sorted({budget for _, budget in found})
+    yield f"| {metric}, % (mean ± sd) | " + " | ".join(f"{budget} labels" for budget in budgets) + " |"
+    yield "|---|" + "---|" * len(budgets)
+    counts = {budget: max(len(found[v, b]) for v, b in found if b == budget) for budget in budgets}
+    for name, variant in plan.variants.items():
+        if not any(v == name for v, _ in found):
+            continue
+        cells = []
+        for budget in budgets:
+            known = found.get((name, budget))
+            cells.append("" if not known else _cell(summarize(known.values()), counts[budget]))
+        yield f"| {variant.title} | " + " | ".join(cells) + " |"
+
+
+def _cell(summary: Summary, expected: int) -> str:
+    spread = f" ± {100 * summary.sd:.1f}" if summary.count > 1 else ""
+    return f"{100 * summary.mean:.1f}{spread}" + (f" (n = {summary.count})" if summary.count < expected else "")
+
+
+def _comparisons(plan: Plan, found: dict[tuple[str, int], Values], metric: str) -> Iterator[str]:
+    title = plan.variants[plan.baseline].title
+    yield (
+        f"| against {title} | labels | difference, points [95 % interval] | sd | better on | by fold "
+        "| label-efficiency factor | verdict |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, budget, compared, factor in comparisons(plan, found):
+        interval = f" [{100 * compared.low:+.1f}, {100 * compared.high:+.1f}]" if compared.count > 1 else ""
+        spread = f"{100 * compared.sd:.1f}" if compared.count > 1 else ""
+        folds = ", ".join(f"{fold or 'all'} {100 * mean:+.1f}" for fold, mean in compared.by_fold.items())
+        yield (
+            f"| {plan.variants[name].title} | {budget} | {100 * compared.mean:+.1f}{interval} | {spread} | "
+            f"{compared.better} of {compared.count} | {folds} | {factor or ''} | {compared.verdict} |"
+        )

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A set of embeddings against itself, with labels: the kernel, dense SupCon, and row chunks under checkpointing.
+
+GPU problems are bfloat16; there the dense form has its similarities in float32, as autocast would.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
+
+from fewlabel.kernels import contrast
+from tools.bench.case import Case, Problem, Work
+
+TEMPERATURE, CLASSES, C = 0.07, 20, 128
+CPU_SIZES = {4096: 5, 16384: 1}  # N: rounds; dense takes half a minute and 8 GB for the second
+CUDA_SIZES = {4096: 30, 16384: 30, 65536: 10, 100_000: 10}
+DENSE_MOST = 32768
+
+
+def dense(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss from all similarities, stored; every row has a positive."""
+    return _rows(features, features, labels, labels, 0) / features.shape[1]
+
+
+def chunked(features: Tensor, labels: Tensor, rows: int = 1024) -> Tensor:
+    """Return the same from chunks of rows whose similarities are computed again in the backward pass."""
+    parts = [
+        checkpoint(
+            _rows,
+            features[:, start : start + rows],
+            features,
+            labels[:, start : start + rows],
+            labels,
+            start,
+            use_reentrant=False,
+        )
+        for start in range(0, features.shape[1], rows)
+    ]
+    return torch.stack(parts).sum() / features.shape[1]
+
+
+def kernel(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of the kernel that ``auto`` chooses."""
+    return contrast.supcon(features, labels, TEMPERATURE, unit_norm=True)
+
+
+def _rows(query: Tensor, key: Tensor, query_labels: Tensor, key_labels: Tensor, start: int) -> Tensor:
+    """Sum of the losses of some rows."""
+    logits = (query @ key.mT).float() / TEMPERATURE
+    own = torch.zeros_like(logits, dtype=torch.bool)
+    own.diagonal(start, dim1=1, dim2=2).fill_(True)
+    positive = (query_labels[:, :, None] == key_labels[:, None, :]) & ~own
+    log_ratio = logits - torch.logsumexp(logits.masked_fill(own, -torch.inf), dim=2, keepdim=True)
+    return -(torch.where(positive, log_ratio, 0.0).sum(dim=2) / positive.sum(dim=2)).sum()
+
+
+def _make(n: int, dtype: torch.dtype, backward: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Unit vectors around the center of their class."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, CLASSES, (1, n), generator=generator, dtype=torch.int32)
+    centers = torch.randn(CLASSES, C, generator=generator)
+    features = normalize(centers[labels.long()] + 2 * torch.randn(1, n, C, generator=generator), dim=-1)
+    return features.to(device, dtype).requires_grad_(backward), labels.to(device)
+
+
+def _problem(n: int, backward: bool, device: str, most: int) -> Problem:
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    pairs, size = 1e-9 * n * n, torch.finfo(dtype).bits // 8
+    return Problem(
+        columns={"mode": "forward+backward" if backward else "forward", "B": 1, "N": n, "C": C}
+        | {"dtype": str(dtype).removeprefix("torch.")},
+        work=Work((4 if backward else 1) * C * pairs, pairs if backward else pairs / 2, 1e-9 * size * 2 * n * C),
+        make=partial(_make, n, dtype, backward),
+        implementations={"kernel": kernel, "dense": dense, "chunked": chunked},
+        backward=backward,
+        skip=() if n <= DENSE_MOST else ("dense",),
+        device=device,
+        rounds=most,
+    )
+
+
+CASE = Case(
+    "supcon",
+    "dense",
+    [
+        _problem(n, backward, device, most)
+        for device, sizes in (("cpu", CPU_SIZES), ("cuda", CUDA_SIZES))
+        for n, most in sizes.items()
+        for backward in (False, True)
+    ],
+)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw time and peak memory against size, log-log, from the committed rows of a case.
+
+Usage: ``python tools/bench/plot.py [--case NAME|all]``. Reads ``tools/bench/results/<case>.csv``, writes
+``docs/bench/<case>.png``: one column of panels for each device and kind of problem, one line for each implementation.
+Of rows that were measured again, the latest counts. Rows that do not exist are not drawn: a device without a panel has
+not been measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # started as a script
+    sys.path.insert(0, str(ROOT))
+
+import fire  # noqa: E402
+import matplotlib  # noqa: E402
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+Row = dict[str, str]
+QUANTITIES = (("median_ms", "time [ms]"), ("peak_mib", "peak memory [MiB]"))
+PLACE = ("device", "threads")
+
+
+def main(case: str = "all", results: str = "tools/bench/results", out: str = "docs/bench", size: str = "N") -> None:
+    """Draw one case or all.
+
+    Args:
+        case: name of a file in ``results`` without suffix, or ``all``.
+        results: folder of the CSV files, relative to the repository.
+        out: folder of the pictures, relative to the repository.
+        size: the column of the horizontal axis; ``gflop``, the least work, where a case has no such column.
+    """
+    folder = ROOT / results
+    paths = sorted(folder.glob("*.csv")) if case == "all" else [folder / f"{case}.csv"]
+    for path in paths:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        target = ROOT / out / f"{path.stem}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draw(rows, size if size in rows[0] else "gflop", target)
+        print(target)
+
+
+def draw(rows: list[Row], size: str, target: Path) -> None:
+    """Draw the rows of a case.
+
+    Args:
+        rows: of the CSV.
+        size: column of the horizontal axis.
+        target: the picture.
+    """
+    panels = grouped(rows, size)
+    shape = len(QUANTITIES), len(panels)
+    figure, axes = pyplot.subplots(*shape, figsize=(1 + 3.6 * shape[1], 6), squeeze=False, sharey="row")
+    for column, (title, members) in enumerate(panels.items()):
+        for axis, (quantity, label) in zip(axes[:, column], QUANTITIES, strict=True):
+            _lines(axis, members, size, quantity)
+            axis.set_xlabel(size)
+            if column == 0:
+                axis.set_ylabel(label)
+        axes[0, column].set_title(title, fontsize=8)
+    axes[0, 0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(target, dpi=100)
+    pyplot.close(figure)
+
+
+def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
+    """Return title → rows of a panel: equal device and kind of problem, the latest measurement of each.
+
+    What is written in words tells kinds apart (mode, dtype); so does what is written in numbers where several sizes
+    share them.
+
+    Args:
+        rows: of the CSV, oldest first.
+        size: column of the horizontal axis, which tells nothing apart.
+    """
+    columns = list(rows[0])
+    problem = [name for name in columns[columns.index("case") + 1 : columns.index("implementation")] if name != size]
+    words = [name for name in problem if not all(row[name].replace(".", "", 1).isdigit() for row in rows)]
+    latest = {tuple(row[k] for k in (*PLACE, *problem, size, "implementation")): row for row in rows}
+    for kinds in (problem, words):
+        panels: dict[str, list[Row]] = {}
+        for row in latest.values():
+            place = row["device"] + (f", {row['threads']} threads" if row["threads"] != "0" else "")
+            panels.setdefault("\n".join([place, ", ".join(row[name] for name in kinds)]), []).append(row)
+        if any(len({row[size] for row in members}) > 1 for members in panels.values()):
+            break
+    return panels
+
+
+def _lines(axis: Axes, rows: list[Row], size: str, quantity: str) -> None:
+    """One line for each implementation; quartiles as bars where it is time."""
+    for name in dict.fromkeys(row["implementation"] for row in rows):
+        own = sorted((row for row in rows if row["implementation"] == name), key=lambda row: float(row[size]))
+        x, y = [float(row[size]) for row in own], [float(row[quantity]) for row in own]
+        bars = None
+        if quantity == "median_ms":
+            bars = [[v - float(r["q25_ms"]) for v, r in zip(y, own, strict=True)]]
+            bars += [[float(r["q75_ms"]) - v for v, r in zip(y, own, strict=True)]]
+        axis.errorbar(x, y, yerr=bars, marker="o", markersize=4, capsize=2, label=name)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.grid(visible=True, which="both", alpha=0.3)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)
