@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loops of :mod:`fewlabel.kernels.regions.cpu`: each handles one block of one image on one thread.
 
-``planes`` are (c, n) values, channel after channel; ``rows`` are (n, c), pixel after pixel. ``ids`` (n) holds the region
-of each pixel, negative where it has none. Everything is C-contiguous. Compiled on first use and cached on disk.
+``planes`` are (c, n) values, channel after channel; ``rows`` are (n, c), pixel after pixel. ``ids`` (n) holds the
+region of each pixel, negative where it has none. Everything is C-contiguous. Compiled on first use, cached on disk.
 """
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from fewlabel.kernels.compiled import compiled
 
 _RUN = 255  # a run of one region is cut wherever the lower bits of its position are zero: at 256 pixels
 
-jit = numba.njit(nogil=True, cache=True)
 
-
-@jit
+@compiled
 def sum_planes(planes, ids, total):
     """Add each channel's values to the totals (c, L) of their regions; four channels at a time hide the latency."""
     channels, pixels = planes.shape
@@ -56,7 +55,7 @@ def sum_planes(planes, ids, total):
             total[k, region] += s0
 
 
-@jit
+@compiled
 def sum_rows(rows, ids, total):
     """Add each pixel's values to the totals (L, c) of its region."""
     pixels, channels = rows.shape
@@ -76,7 +75,7 @@ def sum_rows(rows, ids, total):
             total[region, k] += run[k]
 
 
-@jit
+@compiled
 def spread_planes(values, ids, planes):
     """Write to every pixel the value that its region has in ``values`` (c, L); 0 to pixels without a region."""
     channels, pixels = planes.shape
@@ -85,7 +84,7 @@ def spread_planes(values, ids, planes):
             planes[k, p] = values[k, ids[p]] if ids[p] >= 0 else 0
 
 
-@jit
+@compiled
 def spread_rows(values, ids, rows):
     """Write to every pixel the row that its region has in ``values`` (L, c); 0 to pixels without a region."""
     pixels, channels = rows.shape
@@ -97,7 +96,7 @@ def spread_rows(values, ids, rows):
             rows[p, :] = 0
 
 
-@jit
+@compiled
 def argmax_planes(planes, ids, first, top, best):
     """Keep per channel and region the largest value (``top``) and its first pixel (``best``, -1 before any), (c, L).
 
@@ -119,7 +118,7 @@ def argmax_planes(planes, ids, first, top, best):
                     top[k, region], best[k, region] = value, first + at
 
 
-@jit
+@compiled
 def argmax_rows(rows, ids, first, top, best):
     """As :func:`argmax_planes` for rows; ``top`` and ``best`` are (L, c)."""
     pixels, channels = rows.shape
@@ -132,7 +131,7 @@ def argmax_rows(rows, ids, first, top, best):
                     top[region, k], best[region, k] = value, first + p
 
 
-@jit
+@compiled
 def sort_pixels(ids, perm, offsets):
     """Counting sort of the pixels of one image by region, ignored ones last; ``offsets`` (L + 1) starts as zeros."""
     for region in ids:

@@ -29,7 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from fewlabel.kernels.regions.index import RegionIndex
 
-PIECE = 1024  # pixels of one region that a program sums
+_PIECE = 1024  # pixels of one region that a program sums
 _GROUP = 64  # channels of a program
 _SLOTS = 16  # partial sums that are read at a time
 
@@ -66,18 +66,18 @@ class _Sum(torch.autograd.Function):
         total = flat.new_empty((batch, regions, channels), dtype=dtype)
         if flat.numel() == 0 or regions == 0:
             return total.zero_()
-        slots = pixels // PIECE + regions + 1
+        slots = pixels // _PIECE + regions + 1
         partial = flat.new_empty((batch, slots, channels), dtype=dtype)
         perm, offsets = index.perm.contiguous(), index.offsets.contiguous()
         shape, groups = tile(_in_rows(flat), channels), triton.cdiv(channels, _GROUP)
         with torch.cuda.device_of(flat):
-            piece_kernel[(slots, groups, batch)](
+            _piece_kernel[(slots, groups, batch)](
                 flat, perm, offsets, partial, *flat.stride(), channels, pixels, regions, slots, regions.bit_length(),
-                PIECE=PIECE, GROUP=_GROUP, CHANNELS=shape.channels, PIXELS=shape.pixels, num_warps=shape.warps,
+                PIECE=_PIECE, GROUP=_GROUP, CHANNELS=shape.channels, PIXELS=shape.pixels, num_warps=shape.warps,
             )  # fmt: skip
-            total_kernel[(regions, groups, batch)](
+            _total_kernel[(regions, groups, batch)](
                 partial, offsets, total, channels, regions, slots,
-                PIECE=PIECE, CHANNELS=min(_GROUP, triton.next_power_of_2(channels)), SLOTS=_SLOTS, num_warps=1,
+                PIECE=_PIECE, CHANNELS=min(_GROUP, triton.next_power_of_2(channels)), SLOTS=_SLOTS, num_warps=1,
             )  # fmt: skip
         return total
 
@@ -90,7 +90,7 @@ class _Sum(torch.autograd.Function):
             return gradient.zero_(), None
         shape = tile(_in_rows(gradient), channels)
         with torch.cuda.device_of(gradient):
-            spread_kernel[(triton.cdiv(pixels, shape.pixels), triton.cdiv(channels, _GROUP), batch)](
+            _spread_kernel[(triton.cdiv(pixels, shape.pixels), triton.cdiv(channels, _GROUP), batch)](
                 upstream.contiguous(), ctx.index.ids.contiguous(), gradient, *gradient.stride(),
                 channels, pixels, ctx.index.regions,
                 GROUP=_GROUP, CHANNELS=shape.channels, PIXELS=shape.pixels, num_warps=shape.warps,
@@ -114,7 +114,7 @@ def _region_of(slot, offsets, steps, regions, PIECE: tl.constexpr):
 
 
 @triton.jit
-def piece_kernel(
+def _piece_kernel(
     features, perm, offsets, partial, stride_b, stride_c, stride_p, channels, pixels, regions, slots, steps,
     PIECE: tl.constexpr, GROUP: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
@@ -142,7 +142,7 @@ def piece_kernel(
 
 
 @triton.jit
-def total_kernel(
+def _total_kernel(
     partial, offsets, total, channels, regions, slots,
     PIECE: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
@@ -160,7 +160,7 @@ def total_kernel(
 
 
 @triton.jit
-def spread_kernel(
+def _spread_kernel(
     upstream, ids, gradient, stride_b, stride_c, stride_p, channels, pixels, regions,
     GROUP: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
