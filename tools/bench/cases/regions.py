@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Means of features over superpixels, and pixels drawn from superpixels, against what PyTorch offers.
+"""Means of features over superpixels against what PyTorch offers.
 
-Regions are those of a photograph (154 of an image of 256 x 256, 1,013 of 512 x 512; pixels in a row that share one: 10
-to 12) or, with ``background``, one that holds 60 % of the image beside them. ``planes`` are (B, C, H, W), ``rows`` the
-same in ``channels_last``. The index is made beforehand, as are the row numbers that the alternatives take. Samples are
-compared by the regions that they come from.
+Regions are those of a photograph (154 of an image of 256 x 256, 1,033 of 512 x 512; pixels in a row that share one: 10
+to 13) or, with ``background``, one that holds 60 % of the image beside them. ``planes`` are (B, C, H, W), ``rows`` the
+same in ``channels_last``. All forms get the index, made beforehand.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, one_hot
 
 from fewlabel.kernels.felzenszwalb import felzenszwalb
-from fewlabel.kernels.regions import RegionIndex, region_index, region_mean, sample_pixels
+from fewlabel.kernels.regions import RegionIndex, region_index, region_mean
 from tools.bench.case import Case, Implementation, Problem, Work
 
-DRAWS = 32  # pixels of each region
-PARAMETERS = {128: (1, 1.0, 100), 256: (1, 1.0, 100), 512: (30, 0.8, 20)}  # scale, sigma, min_size
+PARAMETERS = {128: (1, 1.0, 100), 256: (1, 1.0, 100), 512: (15, 0.8, 32)}  # scale, sigma, min_size
 SIZES = {"cpu": ((1, 16, 128), (4, 64, 256)), "cuda": ((4, 64, 256), (8, 128, 512))}  # B, C, side
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 
@@ -73,23 +71,6 @@ def loop(features: Tensor, *index: Tensor) -> Tensor:
     return torch.stack([torch.stack(rows) for rows in means])
 
 
-def draw(*index: Tensor) -> Tensor:
-    """Return the regions (B, L, K) of pixels that the sampler drew from all regions."""
-    chosen = RegionIndex(*index)
-    every = torch.arange(chosen.regions, device=chosen.device).expand(len(chosen.labels), -1)
-    return _regions_of(sample_pixels(chosen, every, DRAWS, seed=0, step=0), *index)
-
-
-def draw_in_loop(*index: Tensor) -> Tensor:
-    """Return the same of pixels drawn from one mask after the other."""
-    drawn = []
-    for ids in index[0].flatten(1):
-        for region in range(index[3].shape[1]):
-            members = (ids == region).nonzero()[:, 0]
-            drawn.append(members[torch.randint(len(members), (DRAWS,), device=ids.device)])
-    return _regions_of(torch.stack(drawn).view(len(index[0]), -1, DRAWS), *index)
-
-
 def _slots(*index: Tensor) -> tuple[Tensor, Tensor]:
     """Number the regions of the batch one after the other: of each pixel (B S), and how many pixels each has (B, L)."""
     ids, counts = index[0].flatten(1), RegionIndex(*index).counts
@@ -97,12 +78,8 @@ def _slots(*index: Tensor) -> tuple[Tensor, Tensor]:
     return (ids + first).flatten(), counts
 
 
-def _regions_of(pixels: Tensor, *index: Tensor) -> Tensor:
-    return index[0].flatten(1).gather(1, pixels.flatten(1)).view(pixels.shape).double()
-
-
-def _index(image: str, batch: int, side: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The tensors of an index, as the kernels' inputs; an image of the batch is the photograph, shifted."""
+def index_of(image: str, batch: int, side: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Return the tensors of an index; an image of the batch is the photograph, shifted."""
     labels = torch.stack([superpixels(side).roll(17 * b, -1) for b in range(batch)])
     if image == "background":
         y, x = torch.meshgrid(*[torch.arange(side) - side / 2] * 2, indexing="ij")
@@ -118,7 +95,7 @@ def _features(
     generator = torch.Generator(device).manual_seed(0)
     values = torch.randn(batch, channels, side, side, generator=generator, device=device, dtype=dtype)
     values = values.to(memory_format=torch.channels_last if layout == "rows" else torch.contiguous_format)
-    return values.requires_grad_(backward), *_index(image, batch, side, device)
+    return values.requires_grad_(backward), *index_of(image, batch, side, device)
 
 
 def _loss(means: Implementation, *inputs: Tensor) -> Tensor:
@@ -139,9 +116,9 @@ def _mean(
 ) -> Problem:
     batch, channels, side = size
     values, passes = batch * channels * side**2, 1 + backward  # features are read, their gradient is written
-    asked = "mean, forward+backward" if backward else "mean, forward"
     return Problem(
-        columns=_columns(asked, image, layout, size, dtype),
+        columns={"mode": "forward+backward" if backward else "forward", "image": image, "layout": layout}
+        | {"dtype": str(dtype).removeprefix("torch."), "B": batch, "C": channels, "N": side},
         work=Work(1e-9 * passes * values, 0.0, 1e-9 * passes * (values * dtype.itemsize + 4 * batch * side**2)),
         make=partial(_features, image, size, layout, dtype, backward),
         implementations={name: partial(_loss, form) for name, form in MEANS.items()} if backward else MEANS,
@@ -149,24 +126,6 @@ def _mean(
         skip=("one-hot product", "loop") if side == 512 else (),  # gigabytes; thousands of masks
         device=device,
     )
-
-
-def _sample(device: str, image: str, size: tuple[int, int, int]) -> Problem:
-    batch, _, side = size
-    return Problem(
-        columns=_columns("sample", image, "none", size, torch.int64),
-        work=Work(0.0, 0.0, 1e-9 * batch * side**2 * 8),  # the loop reads this for each region
-        make=partial(_index, image, batch, side),
-        implementations={"kernel": draw, "loop": draw_in_loop},
-        device=device,
-    )
-
-
-def _columns(
-    asked: str, image: str, layout: str, size: tuple[int, int, int], dtype: torch.dtype
-) -> dict[str, str | int]:
-    names = {"asked": asked, "image": image, "layout": layout, "dtype": str(dtype).removeprefix("torch.")}
-    return names | dict(zip(("B", "C", "N"), size, strict=True))
 
 
 CASE = Case(
@@ -180,6 +139,5 @@ CASE = Case(
         for image in ("photograph", "background")
         for layout in ("planes", "rows")
         for backward in (False, True)
-    ]
-    + [_sample(device, "photograph", size) for device, sizes in SIZES.items() for size in sizes if size[2] < 512],
+    ],
 )
