@@ -44,8 +44,8 @@ def region_sum(features: Tensor, index: RegionIndex, *, backend: str = "auto") -
             replaces ``auto``.
 
     Returns:
-        (B, L, C), float32, or float64 for float64 features; 0 for an empty region; differentiable in the features.
-        The gradient has the type and layout of the features.
+        (B, L, C), float32, or float64 for float64 features; 0 for an empty region; differentiable in the features
+        once. The gradient has the type of the features and, but for ``reference``, their layout.
 
     Raises:
         TypeError: features are not floating.
@@ -115,7 +115,7 @@ def region_max(features: Tensor, index: RegionIndex, *, backend: str = "auto") -
     flat = features.flatten(2)
     pixels: Tensor = operator.region_argmax(flat.detach(), index)
     if flat.shape[2] == 0:
-        return flat.new_zeros(pixels.shape)
+        return flat.sum(dim=2).unsqueeze(1).expand(pixels.shape)
     return flat.gather(2, pixels.clamp(min=0).mT).mT.masked_fill(pixels < 0, 0)
 
 
