@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,13 @@ class Compiled:
 
 
 def compile_for(
-    kernel: Any, capability: int, types: Mapping[str, str], constants: Mapping[str, Any], warps: int, stages: int
+    kernel: Any,
+    capability: int,
+    types: Mapping[str, str],
+    constants: Mapping[str, Any],
+    warps: int,
+    stages: int,
+    multiples: Collection[str] = (),
 ) -> Compiled:
     """Compile.
 
@@ -50,12 +56,14 @@ def compile_for(
         constants: values of the compile-time arguments.
         warps: of a block.
         stages: of the pipeline.
+        multiples: integer arguments that are multiples of 16, as a launch would find out.
 
     Returns:
         What the kernel takes.
     """
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in kernel.arg_names}
-    aligned = [(at,) for at, kind in enumerate(signature.values()) if kind.startswith("*")]
+    kinds = enumerate(signature.items())
+    aligned = [(at,) for at, (name, kind) in kinds if kind.startswith("*") or name in multiples]
     source = ASTSource(
         fn=kernel,
         signature=signature,

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loops of :mod:`fewlabel.kernels.regions.cpu`: each handles one block of one image on one thread.
+
+``planes`` are (c, n) values, channel after channel; ``rows`` are (n, c), pixel after pixel. ``ids`` (n) holds the
+region of each pixel, negative where it has none. Everything is C-contiguous. Compiled on first use, cached on disk.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fewlabel.kernels.compiled import compiled
+
+_RUN = 255  # a run of one region is cut wherever the lower bits of its position are zero: at 256 pixels
+
+
+@compiled
+def sum_planes(planes, ids, total):
+    """Add each channel's values to the totals (c, L) of their regions; four channels at a time hide the latency."""
+    channels, pixels = planes.shape
+    whole = channels - channels % 4
+    zero = planes.dtype.type(0)
+    for k in range(0, whole, 4):
+        region = np.int32(-1)
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for p in range(pixels):
+            if ids[p] != region or (p & _RUN) == 0:
+                if region >= 0:
+                    total[k, region] += s0
+                    total[k + 1, region] += s1
+                    total[k + 2, region] += s2
+                    total[k + 3, region] += s3
+                region = ids[p]
+                s0, s1, s2, s3 = zero, zero, zero, zero
+            s0 += planes[k, p]
+            s1 += planes[k + 1, p]
+            s2 += planes[k + 2, p]
+            s3 += planes[k + 3, p]
+        if region >= 0:
+            total[k, region] += s0
+            total[k + 1, region] += s1
+            total[k + 2, region] += s2
+            total[k + 3, region] += s3
+    for k in range(whole, channels):
+        region = np.int32(-1)
+        s0 = zero
+        for p in range(pixels):
+            if ids[p] != region or (p & _RUN) == 0:
+                if region >= 0:
+                    total[k, region] += s0
+                region = ids[p]
+                s0 = zero
+            s0 += planes[k, p]
+        if region >= 0:
+            total[k, region] += s0
+
+
+@compiled
+def sum_rows(rows, ids, total):
+    """Add each pixel's values to the totals (L, c) of its region."""
+    pixels, channels = rows.shape
+    run = np.zeros(channels, rows.dtype)
+    region = np.int32(-1)
+    for p in range(pixels):
+        if ids[p] != region or (p & _RUN) == 0:
+            if region >= 0:
+                for k in range(channels):
+                    total[region, k] += run[k]
+            region = ids[p]
+            run[:] = 0
+        for k in range(channels):
+            run[k] += rows[p, k]
+    if region >= 0:
+        for k in range(channels):
+            total[region, k] += run[k]
+
+
+@compiled
+def spread_planes(values, ids, planes):
+    """Write to every pixel the value that its region has in ``values`` (c, L); 0 to pixels without a region."""
+    channels, pixels = planes.shape
+    for k in range(channels):
+        for p in range(pixels):
+            planes[k, p] = values[k, ids[p]] if ids[p] >= 0 else 0
+
+
+@compiled
+def spread_rows(values, ids, rows):
+    """Write to every pixel the row that its region has in ``values`` (L, c); 0 to pixels without a region."""
+    pixels, channels = rows.shape
+    for p in range(pixels):
+        if ids[p] >= 0:
+            for k in range(channels):
+                rows[p, k] = values[ids[p], k]
+        else:
+            rows[p, :] = 0
+
+
+@compiled
+def argmax_planes(planes, ids, first, top, best):
+    """Keep per channel and region the largest value (``top``) and its first pixel (``best``, -1 before any), (c, L).
+
+    ``first`` is the position of the block's first pixel. A NaN is larger than every number.
+    """
+    channels, pixels = planes.shape
+    for k in range(channels):
+        p = 0
+        while p < pixels:
+            region, value, at = ids[p], planes[k, p], p
+            p += 1
+            while p < pixels and ids[p] == region:
+                if planes[k, p] > value or (planes[k, p] != planes[k, p] and value == value):
+                    value, at = planes[k, p], p
+                p += 1
+            if region >= 0:
+                known = top[k, region]
+                if best[k, region] < 0 or value > known or (value != value and known == known):
+                    top[k, region], best[k, region] = value, first + at
+
+
+@compiled
+def argmax_rows(rows, ids, first, top, best):
+    """As :func:`argmax_planes` for rows; ``top`` and ``best`` are (L, c)."""
+    pixels, channels = rows.shape
+    for p in range(pixels):
+        region = ids[p]
+        if region >= 0:
+            for k in range(channels):
+                value, known = rows[p, k], top[region, k]
+                if best[region, k] < 0 or value > known or (value != value and known == known):
+                    top[region, k], best[region, k] = value, first + p
+
+
+@compiled
+def sort_pixels(ids, perm, offsets):
+    """Counting sort of the pixels of one image by region, ignored ones last; ``offsets`` (L + 1) starts as zeros."""
+    for region in ids:
+        if region >= 0:
+            offsets[region + 1] += 1
+    for region in range(len(offsets) - 1):
+        offsets[region + 1] += offsets[region]
+    place = offsets.copy()
+    for p in range(len(ids)):
+        slot = ids[p] if ids[p] >= 0 else len(offsets) - 1
+        perm[place[slot]] = p
+        place[slot] += 1

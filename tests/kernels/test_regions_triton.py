@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GPU form of region sums where there is no GPU: interpreted, and compiled ahead of time.
+
+Triton decides between the two when it is imported, so the interpreted part is this file, run by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="Triton comes with the CUDA build of torch")
+
+from fewlabel.kernels.regions import RegionIndex, region_index, region_mean, region_sum
+
+INTEGERS = ("stride_b", "stride_c", "stride_p", "channels", "pixels", "regions", "slots", "steps")
+
+
+def labels_of(*shape: int, most: int) -> Tensor:
+    """Labels -1 ... most - 1, and one region that holds half of each image."""
+    labels = torch.randint(-1, most, shape, generator=torch.Generator().manual_seed(0))
+    labels[:, : shape[1] // 2] = 1
+    return labels
+
+
+def values_and_gradient(features: Tensor, index: RegionIndex, backend: str) -> tuple[Tensor, Tensor]:
+    leaf = features.detach().clone().requires_grad_()
+    means = region_mean(leaf, index, backend=backend)
+    weight = torch.linspace(-1, 1, means.numel(), dtype=means.dtype, device=means.device).view(means.shape)
+    return means.detach(), torch.autograd.grad((means * weight).sum(), leaf)[0]
+
+
+def compare(features: Tensor, index: RegionIndex) -> None:
+    """The kernels beside the dense form in float64, and beside themselves."""
+    got, again = (values_and_gradient(features, index, "triton") for _ in range(2))
+    expected = values_and_gradient(features.double(), index, "reference")
+    assert got[0].dtype == torch.promote_types(features.dtype, torch.float32)
+    assert (got[1].dtype, got[1].is_contiguous()) == (features.dtype, features.is_contiguous())
+    for side, exact, tolerance in zip(got, expected, (1e-6, torch.finfo(features.dtype).eps), strict=True):
+        assert (side.double() - exact).abs().max() <= tolerance * exact.abs().max()
+    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+
+
+def interpreted() -> None:
+    """Small pieces, so that few pixels fill several; each shape in planes and in rows."""
+    from fewlabel.kernels.regions import triton
+
+    triton._PIECE, triton._GROUP, triton._SLOTS = 32, 16, 2
+    triton.tile = lambda in_rows, channels: triton.Tile(8, 16)
+    random = torch.Generator().manual_seed(1)
+    for (batch, channels, *space), dtype in (
+        ((2, 5, 11, 13), torch.float32),
+        ((1, 17, 3, 5, 7), torch.bfloat16),
+        ((1, 3, 9, 8), torch.float16),
+        ((1, 1, 1, 1), torch.float64),
+    ):
+        index = region_index(labels_of(batch, *space, most=4), spatial_dims=len(space), num_labels=6)
+        planes = torch.randn(batch, channels, *space, generator=random, dtype=dtype)
+        compare(planes, index)
+        last = torch.channels_last if len(space) == 2 else torch.channels_last_3d
+        compare(planes.contiguous(memory_format=last), index)
+    index = region_index(labels_of(2, 6, 7, most=3))
+    strided = torch.randn(2, 8, 6, 7, generator=random)[:, ::2]
+    assert torch.allclose(region_sum(strided, index, backend="triton"), region_sum(strided, index, backend="reference"))
+    for labels, shape in (
+        (torch.full((2, 3), -1), (1, 4, 2, 3)),
+        (torch.zeros(1, 0, 3, dtype=torch.int32), (1, 4, 0, 3)),
+    ):
+        empty = torch.zeros(shape, requires_grad=True)
+        total = region_sum(empty, region_index(labels, num_labels=2), backend="triton")
+        assert total.tolist() == [[[0.0] * 4] * 2]
+        assert torch.equal(torch.autograd.grad(total.sum(), empty)[0], torch.zeros(shape))
+
+
+@pytest.mark.slow
+def test_interpreted() -> None:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("number", ["fp32", "bf16"])
+@pytest.mark.parametrize("in_rows", [False, True])
+def test_compiled_for(capability: int, number: str, in_rows: bool) -> None:
+    """64 channels and pixels in multiples of 16; half of an SM's threads find registers, and rows go by 16 bytes."""
+    from tests.kernels._aot import compile_for
+
+    from fewlabel.kernels.regions import triton
+
+    tile = triton.tile(in_rows, 64)
+    types = dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(("perm", "offsets", "ids"), "*i32")
+    types |= dict.fromkeys(("features", "gradient"), f"*{number}")
+    shape = {"GROUP": triton._GROUP, "CHANNELS": tile.channels, "PIXELS": tile.pixels}
+    shape |= {"stride_c" if in_rows else "stride_p": 1}
+    kernels = {
+        triton._piece_kernel: (shape | {"PIECE": triton._PIECE}, tile.warps),
+        triton._spread_kernel: (shape, tile.warps),
+        triton._total_kernel: ({"PIECE": triton._PIECE, "CHANNELS": 64, "SLOTS": triton._SLOTS}, 1),
+    }
+    for kernel, (constants, warps) in kernels.items():
+        multiples = set(INTEGERS) - {"regions", "slots", "steps"} - set(constants)
+        found = compile_for(kernel, capability, types, constants, warps, 3, multiples)
+        assert found.stack == 0
+        assert found.registers <= 64
+        assert found.shared <= 8192
+        assert "atom" not in found.ptx
+        gathers_planes = kernel is triton._piece_kernel and not in_rows
+        assert ("ld.global.v4" in found.ptx) != gathers_planes
+        assert ("st.global.v4" in found.ptx) == (kernel is triton._spread_kernel)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels", [1, 48, 130])
+def test_on_a_gpu(channels: int, dtype: torch.dtype, layout: torch.memory_format) -> None:
+    labels = labels_of(3, 123, 77, most=300).cuda()
+    index = region_index(labels, num_labels=301)
+    on_cpu = region_index(labels.cpu(), num_labels=301)
+    for name, tensor in on_cpu.tensors().items():
+        assert torch.equal(index.tensors()[name].cpu(), tensor), name
+    features = torch.randn(3, channels, 123, 77, generator=torch.Generator().manual_seed(0))
+    compare(features.cuda().to(dtype).contiguous(memory_format=layout), index)
+
+
+if __name__ == "__main__":
+    interpreted()
