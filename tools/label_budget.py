@@ -51,6 +51,7 @@ def run(
     dry_run: bool = False,
     runs_dir: str = "",
     others: Any = None,
+    profile: Any = None,
     **keys: Any,
 ) -> None:
     """Run what is missing of the sweep, print its tables, and write its page beside the CSV.
@@ -71,10 +72,13 @@ def run(
         dry_run: time the pilot, print the prediction, and stop.
         runs_dir: where the runs' folders go; by default ``output/sweep`` of the bundle.
         others: CSV files of other machines, a pattern or several, whose runs are not repeated.
+        profile: config files that all variants share, by stem; those of ``experiments.json`` by default. Give rows of
+            another profile a CSV file of their own.
         **keys: further config keys for every run, such as ``--max_epochs 40``.
     """
     root = ROOT / "bundles" / bundle
     changes = {"budgets": _listed(budgets), "folds": _folds(folds), "draws": _listed(draws)}
+    changes["profile"] = _listed(profile)
     plan = read_plan(root, dataset_dir, datalist, **changes)
     if dataset_dir:
         keys["dataset_dir"] = str(Path(dataset_dir).absolute())

@@ -61,7 +61,7 @@ def test_rows_are_appended_never_edited(bench: ModuleType, tmp_path: Path) -> No
 def test_words_of_the_command_line(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str | bool, written: bool
 ) -> None:
-    monkeypatch.setattr(bench, "run", lambda case, machine, quick: [[{"case": case.name, "quick": quick}]])
+    monkeypatch.setattr(bench, "run", lambda case, machine, quick, budget_s: [[{"case": case.name, "quick": quick}]])
     bench.main("contrast", "cpu", append=word, quick=word, results=str(tmp_path))
     assert (tmp_path / "contrast.csv").is_file() == written
     if written:

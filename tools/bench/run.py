@@ -41,6 +41,7 @@ def main(
     append: bool | str = True,
     quick: bool | str = False,
     results: str = "tools/bench/results",
+    budget_s: float = 6.0,
 ) -> None:
     """Run one case or all.
 
@@ -50,23 +51,25 @@ def main(
         append: write the rows; otherwise only print them.
         quick: the smallest problem of each kind only, few rounds: does it run?
         results: folder of the CSV files, relative to the repository.
+        budget_s: seconds of a problem after which no new round of timing starts.
     """
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     machine = Machine(place)
     print(f"{machine.name}, CPU threads {machine.threads}")
     for name in cases.names() if case == "all" else [case]:
-        for rows in run(cases.load(name), machine, quick=_truth(quick)):
+        for rows in run(cases.load(name), machine, _truth(quick), budget_s):
             if _truth(append):
                 write(rows, ROOT / results / f"{name}.csv")
 
 
-def run(case: Case, machine: Machine, quick: bool = False) -> Iterator[list[Row]]:
+def run(case: Case, machine: Machine, quick: bool = False, budget_s: float = 6.0) -> Iterator[list[Row]]:
     """Measure the problems of a case one after the other; prints as it goes.
 
     Args:
         case: what to run.
         machine: where, and how fast that is.
         quick: only the smallest problem of each kind, three rounds.
+        budget_s: see :func:`main`.
 
     Yields:
         The rows of a problem, one per implementation, ready for the CSV.
@@ -81,7 +84,8 @@ def run(case: Case, machine: Machine, quick: bool = False) -> Iterator[list[Row]
             continue
         seen.add(kind)
         print("\n" + ", ".join(f"{key} {value}" for key, value in problem.columns.items()))
-        rows = _measure(problem, case.baseline, machine, repeats=min(problem.rounds, 3) if quick else problem.rounds)
+        repeats = min(problem.rounds, 3) if quick else problem.rounds
+        rows = _measure(problem, case.baseline, machine, repeats, budget_s)
         print("\n".join(map(_line, rows)), flush=True)
         yield [stamp | row for row in rows]
 
@@ -111,7 +115,7 @@ def write(rows: list[Row], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int) -> list[Row]:
+def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int, budget_s: float) -> list[Row]:
     """Rows of one problem: time, memory, deviation from the baseline, distance to the bound."""
     machine.measure(problem.work.dtype)
     inputs = problem.make(machine.device)
@@ -120,7 +124,7 @@ def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int) ->
     expected = calls[baseline]() if baseline in calls else None
     deviations = {name: _deviation(call(), expected) for name, call in calls.items()}
     memory = {name: peak_bytes(call, machine.device) / 2**20 for name, call in calls.items()}
-    times = rounds(calls, machine.device, repeats, budget_s=6.0)
+    times = rounds(calls, machine.device, repeats, budget_s)
     load = round(os.getloadavg()[0], 1)  # how busy the machine was, others included
     bound, medians = machine.bound_ms(problem.work), {name: quartiles(t)[1] for name, t in times.items()}
     rows: list[Row] = []

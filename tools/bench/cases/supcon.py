@@ -18,8 +18,8 @@ from tools.bench.case import Case, Problem, Work
 
 TEMPERATURE, CLASSES, C = 0.07, 20, 128
 CPU_SIZES = {4096: 5, 16384: 1}  # N: rounds; dense takes half a minute and 8 GB for the second
-CUDA_SIZES = {4096: 30, 16384: 30, 65536: 10, 100_000: 10}
-DENSE_MOST = 32768
+CUDA_SIZES = {4096: 30, 16384: 30, 32768: 10, 49152: 10, 65536: 10, 100_000: 10}
+DENSE_MOST = 49152  # 60 GB
 
 
 def dense(features: Tensor, labels: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from fewlabel.kernels.contrast.lse import (
     lse_with_own,
     masked_lse,
 )
+from fewlabel.kernels.regions import RegionIndex, region_index, region_sum
 
 __all__ = ["region_contrast", "supcon"]
 
@@ -71,8 +72,8 @@ def supcon(
         raise ValueError(f"expected variant 'out' or 'in', got {variant!r}")
     check_operands(features, features, temperature)
     check_labels(features, features, labels, labels)
-    ids = _label_ids(labels)
-    partners = _partners(ids)
+    groups = _groups(labels)
+    partners = groups.counts.gather(1, groups.ids.long()) - 1
     if variant == "in":
         lse, positive = lse_with_own(features, labels, temperature, unit_norm, backend)
         positive = positive - partners.clamp(min=1).to(lse.dtype).log()
@@ -80,7 +81,7 @@ def supcon(
         lse, _ = masked_lse(
             features, features, temperature=temperature, exclude_self=True, unit_norm=unit_norm, backend=backend
         )
-        positive = _MeanPartner.apply(features.to(lse.dtype), ids, partners) / temperature
+        positive = _MeanPartner.apply(features.to(lse.dtype), groups, partners) / temperature
     some = partners > 0
     return torch.where(some, lse - positive, 0.0).sum() / some.sum().clamp(min=1)
 
@@ -163,19 +164,20 @@ class _MeanPartner(torch.autograd.Function):
     """Mean similarity with the other rows of the own label: <z_i, M_y - z_i> / (n_y - 1), M_y the label's sum."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, ids: Tensor, partners: Tensor) -> Tensor:
-        others = _sums_of_own(z, ids) - z
+    def forward(ctx: Any, z: Tensor, groups: RegionIndex, partners: Tensor) -> Tensor:
+        others = _sums_of_own(z, groups) - z
         share = 1 / partners.clamp(min=1).to(z.dtype)
-        ctx.save_for_backward(z, ids, others, share)
+        ctx.groups = groups
+        ctx.save_for_backward(z, others, share)
         return (z * others).sum(-1) * share
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        z, ids, others, share = ctx.saved_tensors
+        z, others, share = ctx.saved_tensors
         weight = (upstream[0] * share).unsqueeze(-1)
         weighted = weight * z
-        return weight * others + (_sums_of_own(weighted, ids) - weighted), None, None
+        return weight * others + (_sums_of_own(weighted, ctx.groups) - weighted), None, None
 
 
 class _RegionDots(torch.autograd.Function):
@@ -206,25 +208,16 @@ def _label_ids(labels: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, is_new.cumsum(dim=1))
 
 
-def _partners(ids: Tensor) -> Tensor:
-    """How many other rows of its item have a row's label, (B, N)."""
-    counts = torch.zeros_like(ids).scatter_add_(1, ids, torch.ones_like(ids))
-    return counts.gather(1, ids) - 1
+def _groups(labels: Tensor) -> RegionIndex:
+    """Index the rows of each label, (B, N): on a GPU with room for N labels, which needs no answer from it."""
+    ids = _label_ids(labels)
+    return region_index(ids, spatial_dims=1, num_labels=None if ids.device.type == "cpu" else ids.shape[1])
 
 
-def _sums_of_own(z: Tensor, ids: Tensor) -> Tensor:
-    """For each row of (B, N, C) the sum of the rows of its label.
-
-    ``index_put_`` sorts before it adds on a GPU, where ``index_add_`` uses atomics; on a CPU the latter is the faster.
-    """
-    batch, length, channels = z.shape
-    flat = (ids + length * torch.arange(batch, device=ids.device).unsqueeze(-1)).flatten()
-    sums, rows = z.new_zeros(batch * length, channels), z.reshape(batch * length, channels)
-    if z.device.type == "cpu":
-        sums.index_add_(0, flat, rows)
-    else:
-        sums.index_put_((flat,), rows, accumulate=True)
-    return sums[flat].view(z.shape)
+def _sums_of_own(z: Tensor, groups: RegionIndex) -> Tensor:
+    """For each row of (B, N, C) the sum of the rows of its label, in a fixed order."""
+    sums = region_sum(z.mT, groups)
+    return sums.gather(1, groups.ids.long().unsqueeze(-1).expand_as(z))
 
 
 def _check_regions(query: Tensor, key: Tensor, valid: Tensor | None, negatives: str) -> Tensor:

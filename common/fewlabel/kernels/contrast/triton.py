@@ -64,7 +64,7 @@ def tiling(kind: str, channels: int, itemsize: int, capability: int) -> Tiling:
         return Tiling(64, 64, 8, 2) if large else Tiling(64, 32, 4, 2)
     if itemsize == 2:
         if large and channels == 128:
-            return Tiling(64, 64, 4, 3)
+            return Tiling(64, 128, 4, 2)
         if large and channels > 128:
             return Tiling(128, 64, 8, 2)
         return Tiling(64, 64, 8 if channels == 256 else 4, 2)

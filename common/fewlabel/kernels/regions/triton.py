@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Region sums on NVIDIA GPUs: each value is read once where it lies, and nothing is added atomically.
 
-Forward, two launches. The pixels of an image, sorted by region (``perm``), are cut into pieces of up to 1,024 pixels
+Forward, two launches. The pixels of an image, sorted by region (``perm``), are cut into pieces of up to 512 pixels
 of one region, so that a large background is the work of many programs. Piece j of region r has slot
 
-    offsets[r] // 1024 + r + j,
+    offsets[r] // 512 + r + j,
 
-which is free of collisions, since ceil(n / 1024) pieces never take more than floor(n / 1024) + 1 slots; a program finds
+which is free of collisions, since ceil(n / 512) pieces never take more than floor(n / 512) + 1 slots; a program finds
 its region by bisection, and no table is built. It owns one slot and a group of channels: it gathers tiles of (channels,
 pixels) through ``perm`` and adds them up in float32 (float64 for float64). Neighbors in ``perm`` are mostly
 neighbors in a row of the image: planes are read in runs, rows (``channels_last``) by whole vectors, by one kernel that
@@ -29,7 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from fewlabel.kernels.regions.index import RegionIndex
 
-_PIECE = 1024  # pixels of one region that a program sums
+_PIECE = 512  # pixels of one region that a program sums
 _GROUP = 64  # channels of a program
 _SLOTS = 16  # partial sums that are read at a time
 
@@ -46,7 +46,7 @@ class Tile:
 def tile(in_rows: bool, channels: int) -> Tile:
     """Return the tile for a layout; the longer side is the one that lies together in memory."""
     widest = triton.next_power_of_2(channels)
-    return Tile(min(_GROUP, widest), 64) if in_rows else Tile(min(16, widest), 128)
+    return Tile(min(_GROUP, widest), 32) if in_rows else Tile(min(8, widest), 128)
 
 
 def region_sum(flat: Tensor, index: RegionIndex) -> Tensor:
