@@ -26,47 +26,47 @@ def sum_planes(planes: Values, ids: Ints, total: Values) -> None:
     """Add each channel's values to the totals (c, L) of their regions; four channels at a time hide the latency."""
     rest = len(planes) % 4
     for k in range(0, len(planes) - rest, 4):
-        _sum_four(planes[k : k + 4], ids, total[k : k + 4])
+        _sum_four(planes, ids, total, k)
     for k in range(len(planes) - rest, len(planes)):
-        _sum_one(planes[k], ids, total[k])
+        _sum_one(planes, ids, total, k)
 
 
 @compiled
-def _sum_four(planes: Values, ids: Ints, total: Values) -> None:
+def _sum_four(planes: Values, ids: Ints, total: Values, k: int) -> None:
     region, zero = np.int32(-1), planes.dtype.type(0)
     s0, s1, s2, s3 = zero, zero, zero, zero
     for p in range(len(ids)):
         if ids[p] != region or (p & _RUN) == 0:
             if region >= 0:
-                total[0, region] += s0
-                total[1, region] += s1
-                total[2, region] += s2
-                total[3, region] += s3
+                total[k, region] += s0
+                total[k + 1, region] += s1
+                total[k + 2, region] += s2
+                total[k + 3, region] += s3
             region = ids[p]
             s0, s1, s2, s3 = zero, zero, zero, zero
-        s0 += planes[0, p]
-        s1 += planes[1, p]
-        s2 += planes[2, p]
-        s3 += planes[3, p]
+        s0 += planes[k, p]
+        s1 += planes[k + 1, p]
+        s2 += planes[k + 2, p]
+        s3 += planes[k + 3, p]
     if region >= 0:
-        total[0, region] += s0
-        total[1, region] += s1
-        total[2, region] += s2
-        total[3, region] += s3
+        total[k, region] += s0
+        total[k + 1, region] += s1
+        total[k + 2, region] += s2
+        total[k + 3, region] += s3
 
 
 @compiled
-def _sum_one(plane: Values, ids: Ints, total: Values) -> None:
-    region, zero = np.int32(-1), plane.dtype.type(0)
+def _sum_one(planes: Values, ids: Ints, total: Values, k: int) -> None:
+    region, zero = np.int32(-1), planes.dtype.type(0)
     s = zero
     for p in range(len(ids)):
         if ids[p] != region or (p & _RUN) == 0:
             if region >= 0:
-                total[region] += s
+                total[k, region] += s
             region, s = ids[p], zero
-        s += plane[p]
+        s += planes[k, p]
     if region >= 0:
-        total[region] += s
+        total[k, region] += s
 
 
 @compiled
