@@ -116,6 +116,22 @@ def test_compiled_for(capability: int, number: str, in_rows: bool) -> None:
         assert ("st.global.v4" in found.ptx) == (kernel is triton._spread_kernel)
 
 
+@pytest.mark.slow
+def test_compiled_for_ones() -> None:
+    """A launch turns arguments that are 1 into constants: one channel, one pixel, one region."""
+    from tests.kernels._aot import compile_for
+
+    from fewlabel.kernels.regions import triton
+
+    types = dict.fromkeys(("stride_b", "slots"), "i32") | dict.fromkeys(("perm", "offsets", "ids"), "*i32")
+    ones = dict.fromkeys(("stride_c", "stride_p", "channels", "pixels", "regions", "steps"), 1)
+    tile, shape = triton.tile(False, 1), {"PIECE": triton._PIECE, "GROUP": triton._GROUP, "SLOTS": triton._SLOTS}
+    shape |= ones | {"CHANNELS": tile.channels, "PIXELS": tile.pixels}
+    for kernel in (triton._piece_kernel, triton._spread_kernel, triton._total_kernel):
+        constants = {name: value for name, value in shape.items() if name in kernel.arg_names}
+        assert compile_for(kernel, 90, types, constants, tile.warps, 3).stack == 0
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

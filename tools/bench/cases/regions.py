@@ -66,14 +66,15 @@ def product(features: Tensor, *index: Tensor) -> Tensor:
 
 def loop(features: Tensor, *index: Tensor) -> Tensor:
     """Return the means from one mask after the other."""
+    _, counts = _slots(*index)
     flat, ids = features.flatten(2).float(), index[0].flatten(1)
-    means = [[one[:, i == r].mean(dim=1) for r in range(index[3].shape[1])] for one, i in zip(flat, ids, strict=True)]
-    return torch.stack([torch.stack(rows) for rows in means])
+    sums = [[one[:, i == r].sum(dim=1) for r in range(counts.shape[1])] for one, i in zip(flat, ids, strict=True)]
+    return torch.stack([torch.stack(rows) for rows in sums]) / counts.unsqueeze(-1)
 
 
 def _slots(*index: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the regions of the batch one after the other: of each pixel (B S), and how many pixels each has (B, L)."""
-    ids, counts = index[0].flatten(1), RegionIndex(*index).counts
+    """Number the regions of the batch: that of each pixel (B S); and the pixels of each (B, L), at least 1."""
+    ids, counts = index[0].flatten(1), RegionIndex(*index).counts.clamp(min=1)
     first = torch.arange(len(ids), device=ids.device).unsqueeze(1) * counts.shape[1]
     return (ids + first).flatten(), counts
 

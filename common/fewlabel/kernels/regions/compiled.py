@@ -7,56 +7,70 @@ region of each pixel, negative where it has none. Everything is C-contiguous. Co
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from fewlabel.kernels.compiled import compiled
+
+Values = NDArray[Any]  # float32 or float64
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
 
 _RUN = 255  # a run of one region is cut wherever the lower bits of its position are zero: at 256 pixels
 
 
 @compiled
-def sum_planes(planes, ids, total):
+def sum_planes(planes: Values, ids: Ints, total: Values) -> None:
     """Add each channel's values to the totals (c, L) of their regions; four channels at a time hide the latency."""
-    channels, pixels = planes.shape
-    whole = channels - channels % 4
-    zero = planes.dtype.type(0)
-    for k in range(0, whole, 4):
-        region = np.int32(-1)
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        for p in range(pixels):
-            if ids[p] != region or (p & _RUN) == 0:
-                if region >= 0:
-                    total[k, region] += s0
-                    total[k + 1, region] += s1
-                    total[k + 2, region] += s2
-                    total[k + 3, region] += s3
-                region = ids[p]
-                s0, s1, s2, s3 = zero, zero, zero, zero
-            s0 += planes[k, p]
-            s1 += planes[k + 1, p]
-            s2 += planes[k + 2, p]
-            s3 += planes[k + 3, p]
-        if region >= 0:
-            total[k, region] += s0
-            total[k + 1, region] += s1
-            total[k + 2, region] += s2
-            total[k + 3, region] += s3
-    for k in range(whole, channels):
-        region = np.int32(-1)
-        s0 = zero
-        for p in range(pixels):
-            if ids[p] != region or (p & _RUN) == 0:
-                if region >= 0:
-                    total[k, region] += s0
-                region = ids[p]
-                s0 = zero
-            s0 += planes[k, p]
-        if region >= 0:
-            total[k, region] += s0
+    rest = len(planes) % 4
+    for k in range(0, len(planes) - rest, 4):
+        _sum_four(planes, ids, total, k)
+    for k in range(len(planes) - rest, len(planes)):
+        _sum_one(planes, ids, total, k)
 
 
 @compiled
-def sum_rows(rows, ids, total):
+def _sum_four(planes: Values, ids: Ints, total: Values, k: int) -> None:
+    region, zero = np.int32(-1), planes.dtype.type(0)
+    s0, s1, s2, s3 = zero, zero, zero, zero
+    for p in range(len(ids)):
+        if ids[p] != region or (p & _RUN) == 0:
+            if region >= 0:
+                total[k, region] += s0
+                total[k + 1, region] += s1
+                total[k + 2, region] += s2
+                total[k + 3, region] += s3
+            region = ids[p]
+            s0, s1, s2, s3 = zero, zero, zero, zero
+        s0 += planes[k, p]
+        s1 += planes[k + 1, p]
+        s2 += planes[k + 2, p]
+        s3 += planes[k + 3, p]
+    if region >= 0:
+        total[k, region] += s0
+        total[k + 1, region] += s1
+        total[k + 2, region] += s2
+        total[k + 3, region] += s3
+
+
+@compiled
+def _sum_one(planes: Values, ids: Ints, total: Values, k: int) -> None:
+    region, zero = np.int32(-1), planes.dtype.type(0)
+    s = zero
+    for p in range(len(ids)):
+        if ids[p] != region or (p & _RUN) == 0:
+            if region >= 0:
+                total[k, region] += s
+            region, s = ids[p], zero
+        s += planes[k, p]
+    if region >= 0:
+        total[k, region] += s
+
+
+@compiled
+def sum_rows(rows: Values, ids: Ints, total: Values) -> None:
     """Add each pixel's values to the totals (L, c) of its region."""
     pixels, channels = rows.shape
     run = np.zeros(channels, rows.dtype)
@@ -76,7 +90,7 @@ def sum_rows(rows, ids, total):
 
 
 @compiled
-def spread_planes(values, ids, planes):
+def spread_planes(values: Values, ids: Ints, planes: Values) -> None:
     """Write to every pixel the value that its region has in ``values`` (c, L); 0 to pixels without a region."""
     channels, pixels = planes.shape
     for k in range(channels):
@@ -85,7 +99,7 @@ def spread_planes(values, ids, planes):
 
 
 @compiled
-def spread_rows(values, ids, rows):
+def spread_rows(values: Values, ids: Ints, rows: Values) -> None:
     """Write to every pixel the row that its region has in ``values`` (L, c); 0 to pixels without a region."""
     pixels, channels = rows.shape
     for p in range(pixels):
@@ -97,7 +111,7 @@ def spread_rows(values, ids, rows):
 
 
 @compiled
-def argmax_planes(planes, ids, first, top, best):
+def argmax_planes(planes: Values, ids: Ints, first: int, top: Values, best: Longs) -> None:
     """Keep per channel and region the largest value (``top``) and its first pixel (``best``, -1 before any), (c, L).
 
     ``first`` is the position of the block's first pixel. A NaN is larger than every number.
@@ -119,7 +133,7 @@ def argmax_planes(planes, ids, first, top, best):
 
 
 @compiled
-def argmax_rows(rows, ids, first, top, best):
+def argmax_rows(rows: Values, ids: Ints, first: int, top: Values, best: Longs) -> None:
     """As :func:`argmax_planes` for rows; ``top`` and ``best`` are (L, c)."""
     pixels, channels = rows.shape
     for p in range(pixels):
@@ -132,7 +146,7 @@ def argmax_rows(rows, ids, first, top, best):
 
 
 @compiled
-def sort_pixels(ids, perm, offsets):
+def sort_pixels(ids: Ints, perm: Ints, offsets: Ints) -> None:
     """Counting sort of the pixels of one image by region, ignored ones last; ``offsets`` (L + 1) starts as zeros."""
     for region in ids:
         if region >= 0:

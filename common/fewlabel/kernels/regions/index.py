@@ -90,8 +90,8 @@ class RegionIndex:
 
     def _has_range(self) -> bool:
         """Tell whether every entry points inside of what it points to."""
-        limits = (self.ids, -1, self.regions - 1), (self.perm, 0, self.perm.shape[1] - 1)
-        limits += ((self.offsets, 0, self.perm.shape[1]),)
+        regions, pixels = self.regions, self.perm.shape[1]
+        limits = [(self.ids, -1, regions - 1), (self.perm, 0, pixels - 1), (self.offsets, 0, pixels)]
         inside = [((t >= low) & (t <= high)).all() for t, low, high in limits]
         return bool(torch.stack([*inside, (self.counts >= 0).all()]).all())
 

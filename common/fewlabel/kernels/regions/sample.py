@@ -53,6 +53,7 @@ def sample_regions(
         ValueError: ``per_image`` or the number of images or regions is out of range, or ``eligible`` does not fit.
 
     Example:
+        >>> from fewlabel.kernels.regions import region_index
         >>> index = region_index(torch.tensor([[0, 1, 1], [2, 2, 2]]))
         >>> sorted(sample_regions(index, 3, seed=0, step=0, min_pixels=2)[0].tolist())
         [-1, 1, 2]
@@ -94,6 +95,7 @@ def sample_pixels(
         ValueError: ``regions`` does not fit, or a size is out of range.
 
     Example:
+        >>> from fewlabel.kernels.regions import region_index
         >>> index = region_index(torch.tensor([[0, 1, 1], [2, 2, 2]]))
         >>> sample_pixels(index, torch.tensor([[0, -1]]), 3, seed=0, step=0).tolist()
         [[[0, 0, 0], [-1, -1, -1]]]
