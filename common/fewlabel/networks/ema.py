@@ -62,7 +62,9 @@ class MovingAverage:
         """
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay is {decay}, expected 0 to 1")
-        groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+        groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = defaultdict(
+            lambda: ([], [])
+        )
         for (ours, name), (theirs, their_name) in self._pairs:
             old, new = ours[name], theirs[their_name]
             kind = old.device, old.dtype
