@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+Group = tuple[list[Tensor], list[Tensor]]  # of the teacher and of the student
 Slot = tuple[dict[str, Tensor], str]  # a module's own parameters or buffers, and one name among them
 
 
@@ -62,9 +63,7 @@ class MovingAverage:
         """
         if not 0.0 <= decay <= 1.0:
             raise ValueError(f"decay is {decay}, expected 0 to 1")
-        groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = defaultdict(
-            lambda: ([], [])
-        )
+        groups: dict[tuple[torch.device, torch.dtype], Group] = defaultdict(lambda: ([], []))
         for (ours, name), (theirs, their_name) in self._pairs:
             old, new = ours[name], theirs[their_name]
             kind = old.device, old.dtype

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fewlabel.kernels.backend import full_precision
 from fewlabel.pseudolabels.watched import watched_forward
 
-Target = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
+Classes = int | Sequence[int] | Tensor | None
+Target = Classes | Callable[[Any], Tensor]
 Method = Literal["gradcam", "layercam"]
 FLOAT16_SCALE = 1024.0  # a power of two: keeps small gradients from vanishing in float16, and comes off exactly
 TOLERANCE = 0.02  # of the largest logit; more than bfloat16 and TF32 need, less than a wrong layer gives
@@ -75,7 +76,7 @@ def activation_maps(
         scale = FLOAT16_SCALE if any(a.dtype == torch.float16 for a in activations) else 1.0
         found: list[list[Tensor]] = [[] for _ in activations]
         for i, score in enumerate(scores):
-            gradients = _gradients(score, dict(zip(layers, activations, strict=True)), scale, i + 1 < len(scores))
+            gradients = _gradients(score, layers, activations, scale, keep_graph=i + 1 < len(scores))
             for maps, activation, gradient in zip(found, activations, gradients, strict=True):
                 maps.append(_weighted(activation.detach(), gradient, method) / scale)
     stacked = [torch.stack(maps, dim=1) for maps in found]
@@ -83,7 +84,7 @@ def activation_maps(
 
 
 def class_activation_maps(
-    network: nn.Module, images: Tensor, layer: str, head: str, target: Target = None, positive: bool = True
+    network: nn.Module, images: Tensor, layer: str, head: str, target: Classes = None, positive: bool = True
 ) -> Tensor:
     r"""Return Grad-CAM of a network that ends in global average pooling and a linear head, without any gradient.
 
@@ -114,19 +115,23 @@ def class_activation_maps(
         Zhou et al., Learning deep features for discriminative localization, CVPR 2016, arXiv:1512.04150, eq. 1 and 2.
         The identity: Selvaraju et al., arXiv:1610.02391, section 3.1.
     """
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    if f"{head}.weight" not in parameters:
+        raise ValueError(f"head is {head!r}, expected a layer of the network with a weight")
     with torch.inference_mode(False), torch.no_grad():
         logits, (activation,) = watched_forward(network, images, [layer])
         classes = _classes(logits, target)
-        linear = network.get_submodule(head)
+        wide = torch.promote_types(activation.dtype, torch.float32)
+        flat, weight = activation.flatten(2).to(wide), parameters[f"{head}.weight"].flatten(1).to(wide)
         with full_precision(images.device):
-            flat = activation.flatten(2).to(torch.promote_types(activation.dtype, torch.float32))
-            weight = getattr(linear, "weight").detach().flatten(1).to(flat.dtype)
-            _check_head(logits, flat, weight, getattr(linear, "bias", None), f"{head}(pool({layer}))")
+            bias = parameters.get(f"{head}.bias")
+            if not _is_head(logits, flat, weight, None if bias is None else bias.to(wide)):
+                raise ValueError(f"the logits are not {head}(mean({layer})): use activation_maps")
             maps = (weight[classes] @ flat / flat.shape[2]).unflatten(2, activation.shape[2:])
     return maps.clamp(min=0) if positive else maps
 
 
-def _classes(logits: Any, target: int | Sequence[int] | Tensor | None) -> Tensor:
+def _classes(logits: Any, target: Classes) -> Tensor:
     """Return the (B, S) classes that are asked for."""
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shown = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -154,13 +159,15 @@ def _scores(output: Any, target: Target, batch: int) -> Tensor:
     return scores
 
 
-def _gradients(score: Tensor, activations: dict[str, Tensor], scale: float, keep_graph: bool) -> list[Tensor]:
+def _gradients(
+    score: Tensor, layers: Sequence[str], activations: list[Tensor], scale: float, keep_graph: bool
+) -> list[Tensor]:
     """Return the gradients of scale x score with respect to activations, in one backward pass."""
     if not score.requires_grad:
-        raise ValueError(f"none of the layers {list(activations)} reaches the score with a gradient")
+        raise ValueError(f"none of the layers {list(layers)} reaches the score with a gradient")
     ones = torch.full_like(score, scale)
-    found = torch.autograd.grad(score, list(activations.values()), ones, retain_graph=keep_graph, allow_unused=True)
-    for name, gradient in zip(activations, found, strict=True):
+    found = torch.autograd.grad(score, activations, ones, retain_graph=keep_graph, allow_unused=True)
+    for name, gradient in zip(layers, found, strict=True):
         if gradient is None:
             raise ValueError(f"layer {name!r} does not reach the score with a gradient")
     return list(found)
@@ -178,10 +185,9 @@ def _weighted(activation: Tensor, gradient: Tensor, method: Method) -> Tensor:
     return maps.unflatten(1, activation.shape[2:])
 
 
-def _check_head(logits: Tensor, flat: Tensor, weight: Tensor, bias: Tensor | None, form: str) -> None:
-    """Raise unless the logits are what head and pooling make of the (B, K, n) activations."""
-    if weight.shape[1] != flat.shape[1]:
-        raise ValueError(f"{form}: the layer has {flat.shape[1]} channels, the head takes {weight.shape[1]}")
-    expected = nn.functional.linear(flat.mean(dim=2), weight, None if bias is None else bias.to(flat.dtype))
-    if expected.shape != logits.shape or (logits - expected).abs().max() > TOLERANCE * logits.abs().max():
-        raise ValueError(f"the logits are not {form}: take the layer that is pooled and the last layer, or gradients")
+def _is_head(logits: Tensor, flat: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Are the logits what mean and linear head make of the (B, K, n) activations?"""
+    if weight.shape != (logits.shape[1], flat.shape[1]):
+        return False
+    expected = nn.functional.linear(flat.mean(dim=2), weight, bias)
+    return bool((logits - expected).abs().max() <= TOLERANCE * logits.abs().max())
