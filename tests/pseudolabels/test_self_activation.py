@@ -16,12 +16,13 @@ LAYERS = ["0", "2"]
 
 def network() -> nn.Sequential:
     torch.manual_seed(4)
-    head = [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 1)]
-    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1), *head)
+    body = [nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 1))
 
 
 def images(batch: int = 2) -> Tensor:
-    return torch.rand(batch, 3, 33, 65, generator=torch.Generator().manual_seed(1))
+    coarse = torch.rand(batch, 1, 4, 6, generator=torch.Generator().manual_seed(1)).expand(-1, 3, -1, -1)
+    return nn.functional.interpolate(coarse, (33, 65), mode="bicubic").clamp(0, 1)
 
 
 def minmax(m: np.ndarray) -> np.ndarray:
