@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from fewlabel.networks.ema import ema_update
+from fewlabel.networks.ema import MovingAverage, ema_update, ramped_decay
 from fewlabel.networks.encoder_unet import EncoderUNet
 from fewlabel.networks.heads import Classifier, LogitHead, Projector
 from fewlabel.networks.twin import Twin, mean_logit
@@ -13,10 +13,12 @@ __all__ = [
     "Classifier",
     "EncoderUNet",
     "LogitHead",
+    "MovingAverage",
     "Projector",
     "Twin",
     "ema_update",
     "load_weights",
     "mean_logit",
+    "ramped_decay",
     "read_weights",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fewlabel.engines.steps.base import Batch, TrainingStep, labeled_pairs, unlabeled_images
 from fewlabel.errors import ConfigError
 from fewlabel.losses import ProbabilityMSELoss
-from fewlabel.networks import Twin, ema_update
+from fewlabel.networks import MovingAverage, Twin, ramped_decay
 
 
 class MeanTeacherStep(TrainingStep):
@@ -23,8 +23,8 @@ class MeanTeacherStep(TrainingStep):
         loss: supervised loss, called as ``loss(logits, label)``.
         consistency_weight: weight of the ``consistency`` term once it has faded in; 0 switches it off.
         ramp_up: iterations over which it fades in; 0 has none. A quarter of the run is usual.
-        ema_decay: share of the teacher's old weights kept at each step; in iteration i at most 1 - 1 / (i + 1), so
-            that the random start is forgotten soon.
+        ema_decay: share of the teacher's old weights kept at each step; ramped, see
+            :func:`fewlabel.networks.ramped_decay`.
         noise: standard deviation of the noise, in units of the normalized image, clipped at twice that.
         teacher_mode: ``"train"``, as published: the teacher normalizes by the statistics of the batch, drops out, and
             keeps the running statistics of its own passes where ``statistics`` is ``"all"``; ``"eval"``: it uses the
@@ -67,6 +67,8 @@ class MeanTeacherStep(TrainingStep):
         self.teacher_mode = teacher_mode
         network.second.load_state_dict(network.first.state_dict())
         network.second.requires_grad_(False)
+        follows = teacher_mode == "eval" or statistics == "labeled"
+        self._average = MovingAverage(network.second, network.first, buffers=follows)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, ``supervised`` and, with a weight, ``consistency``; see :class:`TrainingStep`."""
@@ -89,9 +91,7 @@ class MeanTeacherStep(TrainingStep):
             iteration: the trainer's, counted from 1.
         """
         super().after_step(iteration)
-        decay = min(self.ema_decay, 1 - 1 / (iteration + 1))
-        follows = self.teacher_mode == "eval" or self.statistics == "labeled"
-        ema_update(self.network.second, self.network.first, decay, buffers=follows)
+        self._average.update(ramped_decay(iteration, self.ema_decay))
 
     def train(self, mode: bool = True) -> MeanTeacherStep:
         """Set the mode of all parts; the teacher's by ``teacher_mode``.
