@@ -91,7 +91,8 @@ class Machine:
 
     Attributes:
         gflop_per_s: of a large product of matrices of the type last measured.
-        gexp_per_s: of ``exp2`` on numbers in cache.
+        gexp_per_s: of ``exp2`` on numbers in cache; of a GPU what its multiprocessors can do, as a separate kernel is
+            bound by its memory.
         gbyte_per_s: of a copy out of cache, reads and writes.
     """
 
@@ -110,7 +111,7 @@ class Machine:
         Args:
             dtype: of the product; float32 is computed as such, not in TF32.
         """
-        side, small, large = (8192, 2**26, 2**28) if self.device.type == "cuda" else (512, 2**17, 2**22)
+        side, small, large = (8192, 2**20, 2**28) if self.device.type == "cuda" else (512, 2**17, 2**22)
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -124,7 +125,7 @@ class Machine:
             torch.set_num_threads(before)
         threads = max(1, self.threads)
         self.gflop_per_s = 2e-9 * side**3 / product * threads
-        self.gexp_per_s = 1e-9 * small / exponentials * threads
+        self.gexp_per_s = _gexp_per_s(self.device) or 1e-9 * small / exponentials * threads
         self.gbyte_per_s = 8e-9 * large / copy * threads
 
     def bound_ms(self, work: Work) -> float:
@@ -138,6 +139,14 @@ class Machine:
     def _best(self, call: Call) -> float:
         """Seconds of the fastest of 20 calls."""
         return min(milliseconds(call, self.device) for _ in range(20)) / 1e3
+
+
+def _gexp_per_s(device: torch.device) -> float:
+    """Exponentials of a GPU, in 1e9 a second: 16 a clock and multiprocessor since Volta; 0 for a CPU."""
+    if device.type != "cuda":
+        return 0.0
+    properties = torch.cuda.get_device_properties(device)
+    return 16e-6 * properties.multi_processor_count * int(getattr(properties, "clock_rate", 0))
 
 
 def commit(root: Path) -> str:
