@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A set of embeddings against itself, with labels: the kernel, dense SupCon, and row chunks under checkpointing.
 
+Modes: the whole loss, and its log-sum-exp alone, which is where the N^2 operations are.
 GPU problems are bfloat16; there the dense form has its similarities in float32, as autocast would.
 """
 
@@ -14,7 +15,7 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 from fewlabel.kernels import contrast
-from tools.bench.case import Case, Problem, Work
+from tools.bench.case import Case, Implementation, Problem, Work
 
 TEMPERATURE, CLASSES, C = 0.07, 20, 128
 CPU_SIZES = {4096: 5, 16384: 1}  # N: rounds; dense takes half a minute and 8 GB for the second
@@ -49,6 +50,32 @@ def kernel(features: Tensor, labels: Tensor) -> Tensor:
     return contrast.supcon(features, labels, TEMPERATURE, unit_norm=True)
 
 
+def kernel_lse(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum over rows of the log-sum-exp over all other rows."""
+    lse, _ = contrast.masked_lse(features, features, temperature=TEMPERATURE, exclude_self=True, unit_norm=True)
+    return lse.sum()
+
+
+def dense_lse(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the same from all similarities, stored."""
+    return _lse_rows(features, features, 0)
+
+
+def chunked_lse(features: Tensor, labels: Tensor, rows: int = 1024) -> Tensor:
+    """Return the same from chunks of rows whose similarities are computed again in the backward pass."""
+    starts = range(0, features.shape[1], rows)
+    parts = [checkpoint(_lse_rows, features[:, s : s + rows], features, s, use_reentrant=False) for s in starts]
+    return torch.stack(parts).sum()
+
+
+def _lse_rows(query: Tensor, key: Tensor, start: int) -> Tensor:
+    """Sum of the log-sum-exp of some rows."""
+    logits = (query @ key.mT).float() / TEMPERATURE
+    own = torch.zeros_like(logits, dtype=torch.bool)
+    own.diagonal(start, dim1=1, dim2=2).fill_(True)
+    return torch.logsumexp(logits.masked_fill(own, -torch.inf), dim=2).sum()
+
+
 def _rows(query: Tensor, key: Tensor, query_labels: Tensor, key_labels: Tensor, start: int) -> Tensor:
     """Sum of the losses of some rows."""
     logits = (query @ key.mT).float() / TEMPERATURE
@@ -68,15 +95,21 @@ def _make(n: int, dtype: torch.dtype, backward: bool, device: torch.device) -> t
     return features.to(device, dtype).requires_grad_(backward), labels.to(device)
 
 
-def _problem(n: int, backward: bool, device: str, most: int) -> Problem:
+FORMS: dict[str, dict[str, Implementation]] = {
+    "": {"kernel": kernel, "dense": dense, "chunked": chunked},
+    "log-sum-exp, ": {"kernel": kernel_lse, "dense": dense_lse, "chunked": chunked_lse},
+}
+
+
+def _problem(asked: str, n: int, backward: bool, device: str, most: int) -> Problem:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     pairs, size = 1e-9 * n * n, torch.finfo(dtype).bits // 8
     return Problem(
-        columns={"mode": "forward+backward" if backward else "forward", "B": 1, "N": n, "C": C}
+        columns={"mode": asked + ("forward+backward" if backward else "forward"), "B": 1, "N": n, "C": C}
         | {"dtype": str(dtype).removeprefix("torch.")},
         work=Work((4 if backward else 1) * C * pairs, pairs if backward else pairs / 2, 1e-9 * size * 2 * n * C, dtype),
         make=partial(_make, n, dtype, backward),
-        implementations={"kernel": kernel, "dense": dense, "chunked": chunked},
+        implementations=FORMS[asked],
         backward=backward,
         skip=() if n <= DENSE_MOST else ("dense",),
         device=device,
@@ -88,7 +121,8 @@ CASE = Case(
     "supcon",
     "dense",
     [
-        _problem(n, backward, device, most)
+        _problem(asked, n, backward, device, most)
+        for asked in FORMS
         for device, sizes in (("cpu", CPU_SIZES), ("cuda", CUDA_SIZES))
         for n, most in sizes.items()
         for backward in (False, True)

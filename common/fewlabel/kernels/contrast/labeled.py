@@ -18,7 +18,7 @@ from fewlabel.kernels.contrast.lse import (
     lse_with_own,
     masked_lse,
 )
-from fewlabel.kernels.regions import RegionIndex, region_index, region_sum
+from fewlabel.kernels.regions import RegionIndex, region_sum
 
 __all__ = ["region_contrast", "supcon"]
 
@@ -199,19 +199,18 @@ class _RegionDots(torch.autograd.Function):
         return grad_query, grad_key
 
 
-def _label_ids(labels: Tensor) -> Tensor:
-    """Number the labels of each item 0, 1, ... in ascending order; without asking the device how many there are."""
+def _groups(labels: Tensor) -> RegionIndex:
+    """Index the rows of each label, labels in ascending order; on a GPU with room for N, which needs no answer."""
     order = labels.argsort(dim=1, stable=True)
     ordered = labels.gather(1, order)
     is_new = torch.zeros_like(order)
     is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.empty_like(order).scatter_(1, order, is_new.cumsum(dim=1))
-
-
-def _groups(labels: Tensor) -> RegionIndex:
-    """Index the rows of each label, (B, N): on a GPU with room for N labels, which needs no answer from it."""
-    ids = _label_ids(labels)
-    return region_index(ids, spatial_dims=1, num_labels=None if ids.device.type == "cpu" else ids.shape[1])
+    number = is_new.cumsum(dim=1)
+    most = labels.shape[1] if labels.device.type != "cpu" else int(number.max()) + 1 if number.numel() else 0
+    groups = torch.arange(most + 1, device=labels.device).expand(len(labels), -1).contiguous()
+    ids = torch.empty_like(order).scatter_(1, order, number)
+    offsets = torch.searchsorted(number, groups, out_int32=True)
+    return RegionIndex(ids.int(), order.int(), offsets, groups[:, :-1])
 
 
 def _sums_of_own(z: Tensor, groups: RegionIndex) -> Tensor:
