@@ -72,7 +72,7 @@ def mask_of(answer: bytes) -> np.ndarray[Any, Any]:
 
 
 def history(running: Lab) -> list[dict[str, str]]:
-    with (running.bundle / "output" / "light" / "history.csv").open(newline="") as stream:
+    with (running.bundle / "output" / "history.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
