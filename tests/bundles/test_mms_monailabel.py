@@ -137,7 +137,7 @@ def test_unlabeled_folder_of_the_request_is_used(served: Path, frames: Path, cap
 
 def test_worse_fine_tuning_does_not_replace_the_model(served: Path, skilled: Path, wrong: Path) -> None:
     before = give(skilled, served)
-    fine_tune(served, wrong, **EASY | {"val_interval": 1, "learning_rate": 0.02, "max_epochs": 2})
+    fine_tune(served, wrong, **EASY | {"learning_rate": 0.02, "max_epochs": 2})
     assert same(model(served), before)
     assert max(float(row["mean_dice"]) for row in history(served)) < 0.9
 
@@ -146,7 +146,7 @@ def test_better_fine_tuning_replaces_the_model(served: Path, frames: Path, train
     (served / "models").mkdir()
     shutil.copy(trained / "models" / "model.pt", served / "models")
     before = model(served)
-    keys = EASY | {"val_interval": 1, "learning_rate": 0.02, "max_epochs": 4}
+    keys = EASY | {"learning_rate": 0.02, "max_epochs": 4}
     fine_tune(served, frames, **keys)
     assert not same(model(served), before)
     run(frames, served / "check", ("train", "light", "evaluate"), "evaluating", ckpt_dir=str(served / "models"))

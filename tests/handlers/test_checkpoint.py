@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import operator
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,6 +168,69 @@ def test_loss_that_is_not_finite_keeps_the_good_weights(tmp_path: Path) -> None:
 
 def _spoil(module: torch.nn.Module, args: tuple[dict[str, torch.Tensor]]) -> None:
     args[0]["x"].fill_(float("nan"))
+
+
+class Judge:
+    """An evaluator that runs after every second epoch and gives out scores in turn."""
+
+    metric_cmp_fn = staticmethod(operator.gt)
+
+    def __init__(self, *scores: float) -> None:
+        self.scores = iter(scores)
+        self.state = SimpleNamespace(epoch=0, best_metric=-1, best_metric_epoch=-1)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda engine: self.run(engine.state.epoch))
+
+    def run(self, epoch: int = 1) -> None:
+        score, self.state.epoch = next(self.scores), epoch
+        if score > self.state.best_metric:
+            self.state.best_metric, self.state.best_metric_epoch = score, epoch
+
+
+def judged(folder: Path, judge: Judge, **options: Any) -> dict[int, dict[str, torch.Tensor]]:
+    """Train six epochs under a judge; return the weights after each."""
+    after: dict[int, dict[str, torch.Tensor]] = {}
+
+    def make(step: Any, optimizer: Any, scheduler: Any) -> list[Any]:
+        return [judge, CheckpointHandler(folder, step.network, step, optimizer, evaluator=judge, **options)]  # type: ignore[arg-type]
+
+    trainer = toy_trainer(make, max_epochs=6)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _(engine: Any) -> None:
+        after[engine.state.epoch] = {k: v.clone() for k, v in trainer.module.network.state_dict().items()}
+
+    trainer.run()
+    return after
+
+
+def kept(folder: Path, after: dict[int, dict[str, torch.Tensor]]) -> list[int]:
+    """Return the epochs whose weights are those of ``model.pt``."""
+    model = torch.load(folder / "model.pt", weights_only=True)
+    return [epoch for epoch, weights in after.items() if same(list(weights.values()), list(model.values()))]
+
+
+@pytest.mark.parametrize(
+    ("scores", "epoch", "word"),
+    [((0.6, 0.7, 0.5), [4], "epoch 4 scores 0.7000: it has replaced"), ((0.4, 0.5, 0.3), [], "the model in use stays")],
+)
+def test_only_a_better_scored_epoch_replaces_the_model_in_use(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, scores: tuple[float, ...], epoch: list[int], word: str
+) -> None:
+    """Neither the epochs before the first score nor those after the best one count as scored."""
+    caplog.set_level(logging.INFO, logger="fewlabel")
+    network = toy_trainer().module.network
+    torch.save({key: value + 1 for key, value in network.state_dict().items()}, tmp_path / "model.pt")
+    before = (tmp_path / "model.pt").read_bytes()
+    after = judged(tmp_path, Judge(0.5, *scores), own_data=False)
+    assert kept(tmp_path, after) == epoch
+    assert ((tmp_path / "model.pt").read_bytes() == before) == (not epoch)
+    assert word in caplog.text
+
+
+def test_best_is_the_epoch_that_was_scored(tmp_path: Path) -> None:
+    assert kept(tmp_path, judged(tmp_path, Judge(0.6, 0.7, 0.5), select="best")) == [4]
 
 
 def test_identity_is_written_beside_the_state(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def running(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The server, stopped at the end whatever happened."""
     root = tmp_path_factory.mktemp("lab")
     unlabeled = lab.make_studies(root / "studies", LABELED)
-    bundle = lab.make_app(root, trained / "models" / "model.pt", epoch_length=4, val_interval=1)
+    bundle = lab.make_app(root, trained / "models" / "model.pt", epoch_length=4)
     with lab.Server(root / "monaibundle", root / "studies", bundle.name, root / "cwd") as server:
         yield Lab(server, bundle, root / "studies", unlabeled, trained)
     assert server.process.poll() is not None
@@ -72,7 +72,7 @@ def mask_of(answer: bytes) -> np.ndarray[Any, Any]:
 
 
 def history(running: Lab) -> list[dict[str, str]]:
-    with (running.bundle / "output" / "light" / "history.csv").open(newline="") as stream:
+    with (running.bundle / "output" / "history.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
@@ -111,6 +111,7 @@ def test_training_and_the_same_again(running: Lab) -> None:
         rows = history(running)
         assert [row["epoch"] for row in rows] == ["1", "2"]
         assert all(float(row["similarity"]) > 0 for row in rows)
+        assert all(row["mean_dice"] for row in rows), "every epoch is scored against the model in use"
     assert "labeled ones serve without their labels" not in running.server.log()
     assert "the model in use scores" in running.server.log()
     assert (running.bundle / "models" / "model.pt").stat().st_mtime >= before

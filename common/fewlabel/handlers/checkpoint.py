@@ -88,6 +88,7 @@ class CheckpointHandler:
         """Register with the trainer."""
         engine.add_event_handler(Events.STARTED, self.started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def started(self, engine: Workflow) -> None:
         """Resume, or load the weights to start from."""
@@ -102,22 +103,35 @@ class CheckpointHandler:
     def epoch_completed(self, engine: Workflow) -> None:
         """Save weights and state; the weights first, so that the state is never ahead of them."""
         if idist.get_rank() == 0:
-            if self._is_wanted():
+            if self._is_wanted(engine.state.epoch):
                 self._save_model()
             epoch, end = engine.state.epoch, engine.state.max_epochs
             if self.own_data and (epoch % self.interval == 0 or epoch == end):
                 self._save(engine)
 
-    def _is_wanted(self) -> bool:
-        if self.own_data and self.select == "last":
-            return True
-        if self.evaluator is None or not _has_metric(self.evaluator):
-            return True
+    def completed(self, engine: Workflow) -> None:
+        """Say what has become of the model that was in use."""
+        if self.evaluator is None or self._to_beat is None:
+            return
         state = self.evaluator.state
-        improved = state.best_metric_epoch == state.epoch
-        return improved and (
-            self._to_beat is None or bool(self.evaluator.metric_cmp_fn(state.best_metric, self._to_beat))
-        )
+        if self._beats_present_model(self.evaluator):
+            logger.info(
+                "epoch %d scores %.4f: it has replaced the model in use", state.best_metric_epoch, state.best_metric
+            )
+        else:
+            logger.info("the model in use stays: no epoch has scored better")
+
+    def _is_wanted(self, epoch: int) -> bool:
+        if self.evaluator is None or (self.own_data and self.select == "last"):
+            return True
+        if self._to_beat is None and not _has_metric(self.evaluator):
+            return True
+        return self.evaluator.state.best_metric_epoch == epoch and self._beats_present_model(self.evaluator)
+
+    def _beats_present_model(self, evaluator: Workflow) -> bool:
+        if self._to_beat is None:
+            return True
+        return _has_metric(evaluator) and bool(evaluator.metric_cmp_fn(evaluator.state.best_metric, self._to_beat))
 
     def _save_model(self) -> None:
         weights = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
@@ -180,7 +194,8 @@ class CheckpointHandler:
         if _has_metric(self.evaluator):
             self._to_beat = self.evaluator.state.best_metric
             logger.info("the model in use scores %.4f; only a better one replaces it", self._to_beat)
-        self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = -1, -1
+        state = self.evaluator.state
+        state.epoch, state.best_metric, state.best_metric_epoch = 0, -1, -1  # no epoch of this run has been scored
         self.network.load_state_dict(begin)
 
 
