@@ -81,9 +81,10 @@ def felzenszwalb(
     missing = [b for b, labels in enumerate(found) if labels is None]
     if missing or not found:
         for b, labels in zip(missing, kernel.felzenszwalb(image[missing], *parameters).cpu(), strict=True):
-            found[b] = _narrow(labels.numpy())
-            _write(paths[b], found[b])
-    stacked = np.stack(found) if found else np.empty((0, *image.shape[2:]), np.uint16)
+            found[b] = narrow = _narrow(labels.numpy())
+            _write(paths[b], narrow)
+    known = [labels for labels in found if labels is not None]  # all of them, by now
+    stacked = np.stack(known) if known else np.empty((0, *image.shape[2:]), np.uint16)
     return torch.from_numpy(stacked).to(image.device)
 
 

@@ -25,9 +25,7 @@ DECAY = 1e-6  # the costs do not depend on it; so small a share leaves repeated 
 Form = Callable[[nn.Module, nn.Module], tuple[nn.Module, Callable[[], object]]]
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "unet": partial(
-        EncoderUNet, encoder="resnet18d", encoder_options={"channels": [16, 32, 64, 128], "stem_width": 8}
-    ),
+    "unet": partial(EncoderUNet, encoder="resnet18d", encoder_options={"channels": [16, 32, 64, 128], "stem_width": 8}),
     "resnet50": partial(timm.create_model, "resnet50"),
 }
 

@@ -8,6 +8,7 @@ Scales are of the order that papers use on values in 0 ... 1. Images are free of
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,14 +50,16 @@ def _make(name: str, batch: int, size: tuple[int, ...], device: torch.device) ->
 
 def _problem(name: str, batch: int, size: tuple[int, ...], parameters: tuple[float, float, int]) -> Problem:
     scale, sigma, min_size = parameters
-    options = {"scale": scale, "sigma": str(sigma), "min_size": min_size}
+    options: dict[str, Any] = {"scale": scale, "sigma": sigma, "min_size": min_size}
+    columns: dict[str, str | int] = {"mode": f"{len(size)}-D", "image": name}
+    columns |= {"scale": int(scale), "sigma": str(sigma), "min_size": min_size}
+    columns |= {"B": batch, "D": size[0] if len(size) == 3 else 1, "H": size[-2], "W": size[-1], "dtype": "float64"}
     pixels, edges = batch * int(np.prod(size)), {2: 4, 3: 13}[len(size)]
     forms: dict[str, Implementation] = {"compiled": partial(compiled, **options)}
     if len(size) == 2:
         forms["scikit-image"] = partial(one_by_one, **options)
     return Problem(
-        columns={"mode": f"{len(size)}-D", "image": name, "scale": scale, "sigma": str(sigma), "min_size": min_size}
-        | {"B": batch, "D": size[0] if len(size) == 3 else 1, "H": size[-2], "W": size[-1], "dtype": "float64"},
+        columns=columns,
         work=Work(2e-9 * edges * pixels, 0.0, 12e-9 * pixels),
         make=partial(_make, name, batch, size),
         implementations=forms,

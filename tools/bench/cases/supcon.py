@@ -102,11 +102,10 @@ FORMS: dict[str, dict[str, Implementation]] = {
 
 
 def _problem(asked: str, n: int, backward: bool, device: str, most: int) -> Problem:
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype, mode = torch.bfloat16 if device == "cuda" else torch.float32, "forward+backward" if backward else "forward"
     pairs, size = 1e-9 * n * n, torch.finfo(dtype).bits // 8
     return Problem(
-        columns={"mode": asked + ("forward+backward" if backward else "forward"), "B": 1, "N": n, "C": C}
-        | {"dtype": str(dtype).removeprefix("torch.")},
+        columns={"mode": f"{asked}{mode}", "B": 1, "N": n, "C": C, "dtype": str(dtype).removeprefix("torch.")},
         work=Work((4 if backward else 1) * C * pairs, pairs if backward else pairs / 2, 1e-9 * size * 2 * n * C, dtype),
         make=partial(_make, n, dtype, backward),
         implementations=FORMS[asked],
