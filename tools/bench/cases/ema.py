@@ -8,7 +8,7 @@ tensors, weights and running statistics, and N, their entries. All forms average
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import timm
@@ -47,17 +47,20 @@ def _averaged_model(teacher: nn.Module, student: nn.Module) -> tuple[nn.Module, 
 def _ignite(teacher: nn.Module, student: nn.Module) -> tuple[nn.Module, Callable[[], object]]:
     handler = EMAHandler(student, momentum=1 - DECAY, handle_buffers="update")
     engine = Engine(lambda engine, batch: None)
-    engine.state.momentum = handler.momentum  # type: ignore[attr-defined]
+    engine.state.momentum = handler.momentum
     return handler.ema_model, partial(handler._update_ema_model, engine, "momentum")
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
 
 
 def _loop(teacher: nn.Module, student: nn.Module) -> tuple[nn.Module, Callable[[], object]]:
     def update() -> None:
         """Move weights and statistics one by one, copy counters: what most code bases do."""
         with torch.no_grad():
-            for ours, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
-                ours.mul_(DECAY).add_(theirs, alpha=1 - DECAY)
-            for ours, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
+            for ours, theirs in zip(_tensors(teacher), _tensors(student), strict=True):
                 if ours.is_floating_point():
                     ours.mul_(DECAY).add_(theirs, alpha=1 - DECAY)
                 else:
