@@ -64,6 +64,7 @@ def supcon(
         Khosla et al., "Supervised contrastive learning", arXiv:2004.11362.
 
     Example:
+        >>> import math
         >>> z = torch.eye(4)[None]
         >>> round(supcon(z, torch.tensor([[0, 0, 1, 1]]), 1.0).item(), 4) == round(math.log(3), 4)
         True
@@ -129,6 +130,7 @@ def region_contrast(
         which no code was released.
 
     Example:
+        >>> import math
         >>> z = torch.eye(2).reshape(1, 2, 1, 2)
         >>> round(region_contrast(z, z, temperature=1.0).item(), 4) == round(math.log1p(math.exp(-1)), 4)
         True
