@@ -9,11 +9,14 @@ from functools import partial
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.networks.nets import ResNet
 from monai.visualize import CAM, GradCAM
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fewlabel.pseudolabels import activation_maps, class_activation_maps, normalize_maps, resize_maps
+from fewlabel.pseudolabels.watched import watched_forward
 
 SIZES = {2: (33, 47), 3: (17, 20, 23)}
 LAYERS = ["layer1", "layer2.0", "layer4"]
@@ -142,6 +145,45 @@ def test_scores_may_be_functions_of_any_output() -> None:
     [gradient] = torch.autograd.grad(similarity(z), activation)
     weighted = gradient.mean(dim=(2, 3), keepdim=True) * activation.detach()
     torch.testing.assert_close(maps, weighted.sum(dim=1, keepdim=True), rtol=1e-4, atol=1e-7)
+
+
+def operations(call: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def test_cost_is_a_forward_pass_and_the_way_back_to_the_shallowest_layer() -> None:
+    net, x = network(), images()
+    forward = operations(lambda: net(x))
+    features = net.layer2(net.layer1(net.maxpool(net.act(net.bn1(net.conv1(x)))))).detach()
+    tail = operations(lambda: net.fc(net.avgpool(net.layer4(net.layer3(features))).flatten(1)))
+    head = 2 * net.fc.weight.numel() * len(x)
+    sums = [2 * activation.numel() for activation in watched_forward(net, x, ["layer2", "layer3", "layer4"])[1]]
+    two = operations(lambda: activation_maps(net, x, ["layer2", "layer3"], [0, 1]))
+    assert two == forward + 2 * (tail + sums[0] + sums[1])
+    assert operations(lambda: activation_maps(net, x, ["layer4"], 1)) == forward + head + sums[2]
+    assert operations(lambda: class_activation_maps(net, x, "layer4", "fc", 1)) == forward + head + sums[2]
+
+
+def test_nothing_before_the_first_layer_is_recorded() -> None:
+    net, x = network(), images()
+    output, [first, second] = watched_forward(net, x, ["layer3", "layer2"])
+    assert second.is_leaf
+    assert not first.is_leaf
+    nodes, leaves = [output.grad_fn], []
+    while nodes:
+        node = nodes.pop()
+        leaves += [node.variable] if hasattr(node, "variable") else []
+        nodes += [child for child, _ in node.next_functions if child is not None]
+    assert {id(leaf) for leaf in leaves} == {id(second)}
+
+
+def test_images_may_carry_metadata() -> None:
+    net, x = network(), images()
+    [maps] = activation_maps(net, MetaTensor(x), ["layer2"], 1)
+    assert type(maps) is Tensor
+    assert torch.equal(maps, activation_maps(net, x, ["layer2"], 1)[0])
 
 
 def state(net: nn.Module) -> list[object]:

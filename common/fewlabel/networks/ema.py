@@ -58,7 +58,8 @@ class MovingAverage:
             ValueError: when ``decay`` is outside 0 to 1.
 
         Note:
-            One multi-tensor operation per device and type, not one per weight; no synchronization with the device.
+            One multi-tensor operation per device and type, not one per weight; no synchronization where both networks
+            are on one device.
             After ``torch.lerp``: of finite weights, decay 0 copies exactly and decay 1 changes nothing.
         """
         if not 0.0 <= decay <= 1.0:
@@ -69,7 +70,7 @@ class MovingAverage:
             kind = old.device, old.dtype
             olds, news = groups[kind]
             olds.append(old)
-            news.append(new if kind == (new.device, new.dtype) else new.to(old, non_blocking=True))
+            news.append(new if kind == (new.device, new.dtype) else new.to(old))
         for (_, dtype), (olds, news) in groups.items():
             if dtype.is_floating_point or dtype.is_complex:
                 torch._foreach_lerp_(olds, news, 1.0 - decay)

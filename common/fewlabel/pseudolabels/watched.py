@@ -44,7 +44,8 @@ def watched_forward(network: nn.Module, images: Tensor, layers: Sequence[str]) -
         return seen[name].clone()  # what comes next may work in place
 
     fixed = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    inputs = images.clone() if images.is_inference() else images.detach()  # the former cannot be part of a graph
+    plain = images.detach().as_subclass(Tensor)
+    inputs = plain.clone() if plain.is_inference() else plain  # the former cannot be part of a graph
     with _evaluating(network), ExitStack() as hooks:
         for name in dict.fromkeys(layers):
             hooks.callback(modules[name].register_forward_hook(partial(keep, name)).remove)

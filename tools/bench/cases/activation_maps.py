@@ -2,9 +2,10 @@
 """Activation maps: gradients to the activation, and the closed form, against MONAI's GradCAM.
 
 Columns: what is asked (``one class``, ``20 classes``: of the last layer; ``three layers``: of one score, the blocks of
-the first stage, as prior self-activation maps want them), the network, batch and side of the image. Everybody needs a
-forward pass, and maps of early layers nearly a whole pass back for the gradient: no form can be three times as fast as
-another that adds the gradients of weights but once, and at an early layer hardly 1.6 times.
+the first stage, as prior self-activation maps want them), the network, batch and side of the image. The bound counts
+the forward pass and the gradient from the score back to the first layer that is asked for. A full backward pass costs twice
+the forward pass, so leaving it out at the last layer gains about 3; at the first stage most of the way back remains,
+and what is left to gain from one pass are the gradients of weights, about 1.6 by operations.
 """
 
 from __future__ import annotations
