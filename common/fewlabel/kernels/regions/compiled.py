@@ -91,23 +91,15 @@ def sum_rows(rows: Values, ids: Ints, total: Values) -> None:
 
 @compiled
 def spread_planes(values: Values, ids: Ints, planes: Values) -> None:
-    """Write to every pixel the value that its region has in ``values`` (c, L); 0 to pixels without a region."""
+    """Write to every pixel the value of its region in ``values`` (c, L), run by run; 0 where there is no region."""
     channels, pixels = planes.shape
-    for k in range(channels):
-        for p in range(pixels):
-            planes[k, p] = values[k, ids[p]] if ids[p] >= 0 else 0
-
-
-@compiled
-def spread_rows(values: Values, ids: Ints, rows: Values) -> None:
-    """Write to every pixel the row that its region has in ``values`` (L, c); 0 to pixels without a region."""
-    pixels, channels = rows.shape
-    for p in range(pixels):
-        if ids[p] >= 0:
-            for k in range(channels):
-                rows[p, k] = values[ids[p], k]
-        else:
-            rows[p, :] = 0
+    p = 0
+    while p < pixels:
+        region, first = ids[p], p
+        while p < pixels and ids[p] == region:
+            p += 1
+        for k in range(channels):
+            planes[k, first:p] = values[k, region] if region >= 0 else 0
 
 
 @compiled

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 from fewlabel.kernels.memory import with_huge_pages
 from fewlabel.kernels.regions import compiled
@@ -30,6 +31,7 @@ from fewlabel.kernels.threads import run_shares, share_count
 
 _PLANES = 4  # channels to a task, where they are planes
 _ROWS, _MOST_PARTS = 32768, 8  # rows to a task, at least; parts of an image, at most
+_SHARED = 2**20  # values below which threads cost more than they save
 _WINDOW = 16384  # pixels of half precision that are converted at a time
 
 
@@ -90,15 +92,31 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         gradient = with_huge_pages(torch.empty_like(ctx.layout, device="cpu"))
         blocks = _Blocks(gradient, ctx.index)
-        spread = (upstream if blocks.in_rows else upstream.mT).contiguous().unsqueeze(0)
-        kernel = compiled.spread_rows if blocks.in_rows else compiled.spread_planes
+        if blocks.in_rows:
+            return _spread_rows(upstream, ctx.index, gradient), None
+        spread = upstream.mT.contiguous().unsqueeze(0)
 
         def work(b: int, part: int) -> None:
             for _, ids, values in blocks.windows(b, part, write=True):
-                kernel(blocks.entry(spread, b, part).numpy(), ids, values)
+                compiled.spread_planes(blocks.entry(spread, b, part).numpy(), ids, values)
 
         blocks.run(work)
         return gradient, None
+
+
+def _spread_rows(upstream: Tensor, index: RegionIndex, gradient: Tensor) -> Tensor:
+    """Write to every pixel what its region has received: for rows PyTorch's operator is the fastest."""
+    batch, regions, _ = upstream.shape
+    received = pad(upstream, (0, 0, 0, 1)).flatten(0, 1).to(gradient.dtype)  # a row of zeros, for pixels of no region
+    ids = index.ids.flatten(1)
+    first = torch.arange(batch, device=ids.device).unsqueeze(1) * (regions + 1)
+    where = torch.where(ids < 0, regions, ids) + first
+    rows = gradient.mT
+    if rows.is_contiguous():
+        torch.index_select(received, 0, where.flatten(), out=rows.flatten(0, 1))
+    else:
+        rows.copy_(received[where])
+    return gradient
 
 
 class _Blocks:
@@ -146,7 +164,7 @@ class _Blocks:
         images, parts = range(len(self.features)), range(len(self.parts))
         deal = [[(b, part) for part in parts] for b in images]
         deal = deal if one_thread_per_image else [[task] for tasks in deal for task in tasks]
-        shares = share_count(len(deal), self.features.device)
+        shares = share_count(len(deal), self.features.device) if self.features.numel() >= _SHARED else 1
 
         def share(number: int) -> None:
             for tasks in deal[number::shares]:
