@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A set of embeddings against itself, with labels: the kernel, dense SupCon, and row chunks under checkpointing.
 
+pytorch-metric-learning's loss takes part where that package is installed (``pip install -e ".[bench]"``).
 Modes: the whole loss, and its log-sum-exp alone, which is where the N^2 operations are.
 GPU problems are bfloat16; there the dense form has its similarities in float32, as autocast would.
 """
@@ -8,6 +9,7 @@ GPU problems are bfloat16; there the dense form has its similarities in float32,
 from __future__ import annotations
 
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ from tools.bench.case import Case, Implementation, Problem, Work
 TEMPERATURE, CLASSES, C = 0.07, 20, 128
 CPU_SIZES = {4096: 5, 16384: 1}  # N: rounds; dense takes half a minute and 8 GB for the second
 CUDA_SIZES = {4096: 30, 16384: 30, 32768: 10, 49152: 10, 65536: 10, 100_000: 10}
-DENSE_MOST = 49152  # 60 GB
+MOST = {"dense": 49152, "metric-learning": 4096}  # rows: 60 GB; keeps many matrices of N x N
 
 
 def dense(features: Tensor, labels: Tensor) -> Tensor:
@@ -48,6 +50,14 @@ def chunked(features: Tensor, labels: Tensor, rows: int = 1024) -> Tensor:
 def kernel(features: Tensor, labels: Tensor) -> Tensor:
     """Return the loss of the kernel that ``auto`` chooses."""
     return contrast.supcon(features, labels, TEMPERATURE, unit_norm=True)
+
+
+def metric_learning(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of pytorch-metric-learning, which knows no batch of sets."""
+    from pytorch_metric_learning.losses import SupConLoss
+
+    loss = SupConLoss(temperature=TEMPERATURE)
+    return torch.stack([loss(rows, ids) for rows, ids in zip(features, labels, strict=True)]).mean()
 
 
 def kernel_lse(features: Tensor, labels: Tensor) -> Tensor:
@@ -95,8 +105,10 @@ def _make(n: int, dtype: torch.dtype, backward: bool, device: torch.device) -> t
     return features.to(device, dtype).requires_grad_(backward), labels.to(device)
 
 
+LIBRARY: dict[str, Implementation] = {"metric-learning": metric_learning}
 FORMS: dict[str, dict[str, Implementation]] = {
-    "": {"kernel": kernel, "dense": dense, "chunked": chunked},
+    "": {"kernel": kernel, "dense": dense, "chunked": chunked}
+    | (LIBRARY if find_spec("pytorch_metric_learning") else {}),
     "log-sum-exp, ": {"kernel": kernel_lse, "dense": dense_lse, "chunked": chunked_lse},
 }
 
@@ -110,7 +122,7 @@ def _problem(asked: str, n: int, backward: bool, device: str, most: int) -> Prob
         make=partial(_make, n, dtype, backward),
         implementations=FORMS[asked],
         backward=backward,
-        skip=() if n <= DENSE_MOST else ("dense",),
+        skip=[name for name, most in MOST.items() if n > most],
         device=device,
         rounds=most,
     )
