@@ -10,6 +10,8 @@ not been measured.
 from __future__ import annotations
 
 import csv
+import io
+import math
 import sys
 from pathlib import Path
 
@@ -24,10 +26,12 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from PIL import Image  # noqa: E402
 
 Row = dict[str, str]
 QUANTITIES = (("median_ms", "time [ms]"), ("peak_mib", "peak memory [MiB]"))
 PLACE = ("device", "threads")
+ACROSS = 6  # panels beside each other
 
 
 def main(case: str = "all", results: str = "tools/bench/results", out: str = "docs/bench", size: str = "N") -> None:
@@ -59,19 +63,26 @@ def draw(rows: list[Row], size: str, target: Path) -> None:
         target: the picture.
     """
     panels = grouped(rows, size)
-    shape = len(QUANTITIES), len(panels)
-    figure, axes = pyplot.subplots(*shape, figsize=(1 + 3.6 * shape[1], 6), squeeze=False, sharey="row")
-    for column, (title, members) in enumerate(panels.items()):
-        for axis, (quantity, label) in zip(axes[:, column], QUANTITIES, strict=True):
+    width = min(len(panels), ACROSS)
+    shape = len(QUANTITIES) * math.ceil(len(panels) / width), width
+    figure, axes = pyplot.subplots(*shape, figsize=(1 + 3.6 * width, 3 * shape[0]), squeeze=False, sharey="row")
+    for number, (title, members) in enumerate(panels.items()):
+        block, column = divmod(number, width)
+        own = axes[len(QUANTITIES) * block : len(QUANTITIES) * (block + 1), column]
+        for axis, (quantity, label) in zip(own, QUANTITIES, strict=True):
             _lines(axis, members, size, quantity)
             axis.set_xlabel(size)
             if column == 0:
                 axis.set_ylabel(label)
-        axes[0, column].set_title(title, fontsize=8)
+        own[0].set_title(title, fontsize=8)
+    for axis in axes.flat:
+        axis.set_visible(axis.has_data())
     axes[0, 0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(target, dpi=100)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=100)
     pyplot.close(figure)
+    Image.open(picture).convert("RGB").quantize(32).save(target, optimize=True)  # lines need few colors
 
 
 def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
