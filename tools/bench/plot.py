@@ -26,6 +26,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
 from PIL import Image  # noqa: E402
 
 Row = dict[str, str]
@@ -66,23 +67,26 @@ def draw(rows: list[Row], size: str, target: Path) -> None:
     width = min(len(panels), ACROSS)
     shape = len(QUANTITIES) * math.ceil(len(panels) / width), width
     figure, axes = pyplot.subplots(*shape, figsize=(1 + 3.6 * width, 3 * shape[0]), squeeze=False, sharey="row")
+    names = list(dict.fromkeys(row["implementation"] for row in rows))
+    colors = {name: f"C{i}" for i, name in enumerate(names)}
     for number, (title, members) in enumerate(panels.items()):
         block, column = divmod(number, width)
         own = axes[len(QUANTITIES) * block : len(QUANTITIES) * (block + 1), column]
         for axis, (quantity, label) in zip(own, QUANTITIES, strict=True):
-            _lines(axis, members, size, quantity)
-            axis.set_xlabel(size)
+            _lines(axis, members, size, quantity, colors)
+            axis.set_xlabel("pixels of the batch" if "dims" in rows[0] else size)
             if column == 0:
                 axis.set_ylabel(label)
         own[0].set_title(title, fontsize=8)
     for axis in axes.flat:
         axis.set_visible(axis.has_data())
-    axes[0, 0].legend(fontsize=8)
-    figure.tight_layout()
+    lines = [Line2D([], [], color=color, marker="o", markersize=4, label=name) for name, color in colors.items()]
+    figure.legend(handles=lines, loc="upper center", ncols=len(lines), fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / shape[0]))
     picture = io.BytesIO()
     figure.savefig(picture, dpi=100)
     pyplot.close(figure)
-    Image.open(picture).convert("RGB").quantize(32).save(target, optimize=True)  # lines need few colors
+    Image.open(picture).convert("RGB").quantize(200, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
@@ -109,16 +113,21 @@ def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
     return panels
 
 
-def _lines(axis: Axes, rows: list[Row], size: str, quantity: str) -> None:
+def _place(row: Row, size: str) -> float:
+    """Position on the horizontal axis; images of two and three dimensions meet in their number of pixels."""
+    return float(row["B"]) * float(row["N"]) ** int(row["dims"]) if "dims" in row else float(row[size])
+
+
+def _lines(axis: Axes, rows: list[Row], size: str, quantity: str, colors: dict[str, str]) -> None:
     """One line for each implementation; quartiles as bars where it is time."""
     for name in dict.fromkeys(row["implementation"] for row in rows):
-        own = sorted((row for row in rows if row["implementation"] == name), key=lambda row: float(row[size]))
-        x, y = [float(row[size]) for row in own], [float(row[quantity]) for row in own]
+        own = sorted((row for row in rows if row["implementation"] == name), key=lambda row: _place(row, size))
+        x, y = [_place(row, size) for row in own], [float(row[quantity]) for row in own]
         bars = None
         if quantity == "median_ms":
             bars = [[v - float(r["q25_ms"]) for v, r in zip(y, own, strict=True)]]
             bars += [[float(r["q75_ms"]) - v for v, r in zip(y, own, strict=True)]]
-        axis.errorbar(x, y, yerr=bars, marker="o", markersize=4, capsize=2, label=name)
+        axis.errorbar(x, y, yerr=bars, marker="o", markersize=4, capsize=2, color=colors[name])
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.grid(visible=True, which="both", alpha=0.3)

@@ -54,7 +54,7 @@ def info_nce(
         pixel-wise in Lou et al., "Min-Max Similarity", arXiv:2203.15177.
 
     Example:
-        >>> import math
+        >>> import math, torch
         >>> z = torch.eye(4)[None]
         >>> round(info_nce(z, z, temperature=1.0).item(), 4) == round(math.log(math.e + 3) - 1, 4)
         True
@@ -104,7 +104,7 @@ def all_negative(
         Lou et al., "Min-Max Similarity", arXiv:2203.15177; the constant 0 and j != i as in the authors' released code.
 
     Example:
-        >>> import math
+        >>> import math, torch
         >>> z = torch.zeros(1, 3, 2)
         >>> round(all_negative(z, z).item(), 4) == round(math.log(3), 4)
         True
