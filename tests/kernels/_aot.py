@@ -70,13 +70,34 @@ def compile_for(
         constexprs=dict(constants),
         attrs={at: [["tt.divisibility", 16]] for at in aligned},
     )
-    options = {"num_warps": warps, "num_stages": stages}
-    done = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return _read(source, capability, {"num_warps": warps, "num_stages": stages})
+
+
+def resources(kernel: Any, arguments: Mapping[str, str | int], capability: int, **options: int) -> Compiled:
+    """Compile for arguments of which nothing is known, alignment included.
+
+    Args:
+        kernel: a function under ``triton.jit``.
+        arguments: in order; a type as Triton writes it (``*i32``) or the value of a constant.
+        capability: of the GPU, 10 major + minor.
+        options: ``num_warps``, ``num_stages``, ``maxnreg``.
+
+    Returns:
+        What the kernel takes.
+    """
+    constants = {name: value for name, value in arguments.items() if not isinstance(value, str)}
+    signature = {name: value if isinstance(value, str) else "constexpr" for name, value in arguments.items()}
+    return _read(ASTSource(kernel, signature, constexprs=constants), capability, options)
+
+
+def _read(source: Any, capability: int, options: Mapping[str, int]) -> Compiled:
+    """Compile and read the report of ptxas."""
+    done = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=dict(options))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(done.asm["cubin"])
         file.flush()
         command = [str(_DUMP), "--dump-resource-usage", file.name]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", report)
-    assert found is not None, report
-    return Compiled(int(found[1]), int(found[2]), int(done.metadata.shared), done.asm["ptx"])
+    used = {name: int(number) for name, number in re.findall(r"(REG|STACK|SHARED):(\d+)", report)}
+    shared = max(used["SHARED"], int(done.metadata.shared))
+    return Compiled(used["REG"], used["STACK"], shared, done.asm["ptx"])

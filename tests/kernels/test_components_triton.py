@@ -48,7 +48,7 @@ def test_interpreted() -> None:
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("values", ["u8", "i64"])
 def test_compiled_for(capability: int, values: str) -> None:
-    from tests.kernels._ahead import resources
+    from tests.kernels._aot import resources
 
     from fewlabel.kernels.components import triton as form
 

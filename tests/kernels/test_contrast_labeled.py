@@ -4,37 +4,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
+from tests.kernels._contrast import tiles, unit  # noqa: F401 - a fixture
 from torch import Tensor
 from torch.nn import functional
 
-from fewlabel.kernels.contrast import _tiles, masked_lse, region_contrast, supcon
+from fewlabel.kernels.contrast import masked_lse, region_contrast, supcon
 
 BACKENDS = ("cpu", "reference")
 VARIANTS = ("out", "in")
-
-
-@pytest.fixture(params=[None, 1, 3], ids=["one tile", "many tiles", "many tiles, 3 threads"])
-def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run a test as it is and with tiles of 7, on one thread and on some."""
-
-    def small(length: int, device: torch.device) -> Iterator[slice]:
-        return (slice(start, min(start + 7, length)) for start in range(0, length, 7))
-
-    before = torch.get_num_threads()
-    if request.param:
-        monkeypatch.setattr(_tiles, "blocks_of", small)
-        torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
-def unit(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return functional.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1).to(dtype)
 
 
 def labels_of(*shape: int, classes: int = 3) -> Tensor:

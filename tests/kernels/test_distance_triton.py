@@ -40,7 +40,7 @@ def test_interpreted() -> None:
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("lines", [1, 32])
 def test_compiled_for(capability: int, lines: int) -> None:
-    from tests.kernels._ahead import resources
+    from tests.kernels._aot import resources
 
     from fewlabel.kernels.distance import triton as form
 
