@@ -94,7 +94,19 @@ def test_groups_are_units(tmp_path: Path) -> None:
         splits(root, label_budget=1, budget_unit="slice")
 
 
-@pytest.mark.parametrize("budget", [0, -1, True, 2.5, "many", [2]])
+def test_a_budget_of_0_keeps_no_label_and_needs_none(tmp_path: Path) -> None:
+    root = dataset(tmp_path)
+    draw = splits(root, label_budget=0)
+    assert draw.labeled == () and len(draw.unlabeled) == len(splits(root).labeled)
+    assert all("label" not in item for item in draw.unlabeled) and len(draw.held_back) >= len(draw.unlabeled)
+    content = json.loads((root / "datalist.json").read_text())
+    for item in content["training"]:
+        del item["label"]
+    (root / "datalist.json").write_text(json.dumps(content))
+    assert len(splits(root, label_budget="0").unlabeled) == len(draw.unlabeled)
+
+
+@pytest.mark.parametrize("budget", [-1, True, 2.5, "many", [2]])
 def test_impossible_budgets(tmp_path: Path, budget: Any) -> None:
     with pytest.raises(ConfigError, match="label_budget"):
         splits(dataset(tmp_path), label_budget=budget)

@@ -107,7 +107,7 @@ def splits(
         dataset_dir: folder of the data; empty takes the built-in phantoms.
         datalist: JSON file, absolute or relative to ``dataset_dir``.
         label_budget: how many units keep their labels; None keeps all, those with empty masks included
-            (of the built-in phantoms, 8).
+            (of the built-in phantoms, 8); 0 keeps none, for methods that need none.
         budget_unit: ``item``, or ``group`` (also called ``video`` or ``patient``): items with one ``group_key`` value.
         split_seed: seed of the draw.
         group_key: key of the group in each item; folds and group units need it.
@@ -172,9 +172,11 @@ def _budget(value: Any) -> int | None:
     try:
         budget = int(value)
     except (TypeError, ValueError):
-        budget = 0
-    if isinstance(value, bool) or budget < 1 or str(budget) != str(value):
-        raise ConfigError(f"label_budget {value!r} is not a number of labels: give 1 or more, or null for all")
+        budget = -1
+    if isinstance(value, bool) or budget < 0 or str(budget) != str(value):
+        raise ConfigError(
+            f"label_budget {value!r} is not a number of labels: give 1 or more, null for all, or 0 to a method without labels"
+        )
     return budget
 
 
@@ -183,6 +185,8 @@ def _draw(
 ) -> tuple[list[Item], list[Item]]:
     """Return labeled items in drawing order, and the rest of the training list."""
     with_label = [item for item in source.training if has_label(item, label_key)]
+    if budget == 0:
+        return [], list(source.training)
     if not with_label:
         raise ConfigError(f'datalist {source.source}: no item of "training" has a {label_key!r}; add some')
     units = _units(with_label, unit, group_key, source.root, image_key)
