@@ -175,7 +175,8 @@ def _budget(value: Any) -> int | None:
         budget = -1
     if isinstance(value, bool) or budget < 0 or str(budget) != str(value):
         raise ConfigError(
-            f"label_budget {value!r} is not a number of labels: give 1 or more, null for all, or 0 to a method without labels"
+            f"label_budget {value!r} is not a number of labels: give 1 or more, null for all, "
+            "or 0 to a method that needs none"
         )
     return budget
 
