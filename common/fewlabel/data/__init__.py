@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fewlabel.data.loader import StreamLoader
     from fewlabel.data.pool import unlabeled_pool
     from fewlabel.data.preflight import CheckReport, check
+    from fewlabel.data.pseudo import pseudo_file, pseudo_items
     from fewlabel.data.ranks import rank_sampler
     from fewlabel.data.readers import AnyReader
 
@@ -36,6 +37,8 @@ __all__ = [
     "datalist_from_folders",
     "find_labels",
     "inference_items",
+    "pseudo_file",
+    "pseudo_items",
     "rank_sampler",
     "read_datalist",
     "splits",
@@ -57,6 +60,7 @@ _HOMES = {
     "loader": ("StreamLoader",),
     "pool": ("unlabeled_pool",),
     "preflight": ("CheckReport", "check"),
+    "pseudo": ("pseudo_file", "pseudo_items"),
     "ranks": ("rank_sampler",),
     "readers": ("AnyReader",),
 }
