@@ -1,8 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics that MONAI lacks, and its own under the names that our tables use."""
+"""Metrics that MONAI lacks, and its own under the names that our tables use.
+
+Instances: :func:`instance_overlap` counts once, and every metric is a function of what it returns. Detection: points,
+matched one to one. ``key_*`` and ``*_scores`` are both for MONAI's evaluators.
+"""
 
 from __future__ import annotations
 
 from fewlabel.metrics.binary import GlobalDice, binary_scores, key_dice
+from fewlabel.metrics.detection import (
+    DetectionScores,
+    Matches,
+    Objects,
+    class_detection_scores,
+    detection_scores,
+    match_points,
+    objects_of,
+)
+from fewlabel.metrics.instances import (
+    PanopticQuality,
+    aggregated_jaccard,
+    aggregated_jaccard_plus,
+    object_dice,
+    object_f1,
+    panoptic_quality,
+    pixel_f1,
+    pixel_iou,
+)
+from fewlabel.metrics.label_maps import DetectionMetric, InstanceMetric, instance_scores, key_aji
+from fewlabel.metrics.overlap import Overlap, instance_overlap
+from fewlabel.metrics.ranking import auc
 
-__all__ = ["GlobalDice", "binary_scores", "key_dice"]
+__all__ = [
+    "DetectionMetric",
+    "DetectionScores",
+    "GlobalDice",
+    "InstanceMetric",
+    "Matches",
+    "Objects",
+    "Overlap",
+    "PanopticQuality",
+    "aggregated_jaccard",
+    "aggregated_jaccard_plus",
+    "auc",
+    "binary_scores",
+    "class_detection_scores",
+    "detection_scores",
+    "instance_overlap",
+    "instance_scores",
+    "key_aji",
+    "key_dice",
+    "match_points",
+    "object_dice",
+    "object_f1",
+    "objects_of",
+    "panoptic_quality",
+    "pixel_f1",
+    "pixel_iou",
+]
