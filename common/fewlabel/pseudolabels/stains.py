@@ -70,7 +70,7 @@ def stain_densities(images: Tensor, vectors: Vectors = "psm", darkest: float = D
     Example:
         >>> blue = torch.tensor([0.35, 0.32, 0.62]).view(1, 3, 1, 1)
         >>> [round(float(s), 2) for s in stain_densities(blue).flatten()]
-        [0.69, 0.0, 0.02]
+        [0.7, 0.0, 0.01]
     """
     if images.ndim < 3 or images.shape[1] != 3:
         raise ValueError(f"expected RGB images (B, 3, *space), got {tuple(images.shape)}")

@@ -25,9 +25,10 @@ def lloyd(points: Tensor, draws: Tensor, stride: int, iterations: int, limit: Te
     centers = torch.empty(batch, restarts, clusters, dims)
     sums = torch.empty(batch, restarts, clusters, dims, dtype=torch.float64)
     counts = torch.empty(batch, restarts, clusters, dtype=torch.int64)
-    arrays = [t.numpy() for t in (points, draws, limit, centers, sums, counts)]
+    x, u, stop = points.numpy(), draws.numpy(), limit.numpy()
+    c, s, n = centers.numpy(), sums.numpy(), counts.numpy()
     shares = share_count(batch * restarts, points.device)
-    run_shares(lambda share: _starts(*arrays, stride, iterations, share, shares), shares)
+    run_shares(lambda share: _starts(x, u, stop, c, s, n, stride, iterations, share, shares), shares)
     return centers, sums, counts
 
 
@@ -36,9 +37,9 @@ def assign(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     labels = torch.empty(points.shape[:2], dtype=torch.int64)
     sums = torch.empty(centers.shape, dtype=torch.float64)
     counts = torch.empty(centers.shape[:2], dtype=torch.int64)
-    arrays = [t.contiguous().numpy() for t in (points, centers)] + [t.numpy() for t in (labels, sums, counts)]
+    x, c, found, s, n = points.numpy(), centers.contiguous().numpy(), labels.numpy(), sums.numpy(), counts.numpy()
     shares = share_count(len(points), points.device)
-    run_shares(lambda share: _assignments(*arrays, share, shares), shares)
+    run_shares(lambda share: _assignments(x, c, found, s, n, share, shares), shares)
     return labels, sums, counts
 
 
