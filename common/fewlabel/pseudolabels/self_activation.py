@@ -58,7 +58,7 @@ def self_activation_map(
         raise ValueError(f"order is {order!r}, expected 'relu_then_minmax' or 'minmax_then_mean'")
     parts = []
     for maps in activation_maps(network, images, layers, target, positive=False):
-        oriented = maps if toward is None else _oriented(maps, toward)
+        oriented = maps if toward is None else orient_maps(maps, toward)
         kept = oriented.clamp(min=0) if order == "relu_then_minmax" else oriented
         parts.append(resize_maps(normalize_maps(kept), images.shape[2:]))
     return normalize_maps(torch.stack(parts).mean(dim=0))
@@ -97,8 +97,24 @@ def normalize_maps(maps: Tensor) -> Tensor:
     return (maps - low) / torch.where(high > low, high - low, 1)
 
 
-def _oriented(maps: Tensor, toward: Tensor) -> Tensor:
-    """Negate the maps whose correlation with ``toward`` is negative."""
+def orient_maps(maps: Tensor, toward: Tensor) -> Tensor:
+    """Negate the maps whose correlation with ``toward`` is negative.
+
+    Args:
+        maps: (B, S, *space), floating, of both signs.
+        toward: (B, 1, *finer), such as optical densities; averaged down to the grid of the maps.
+
+    Returns:
+        The shape and type of ``maps``. A constant map stays as it is.
+
+    References:
+        Ours; the paper and the released code leave the sign to chance.
+
+    Example:
+        >>> ramp = torch.arange(4.0).view(1, 1, 2, 2)
+        >>> orient_maps(-ramp, ramp).flatten().tolist()
+        [0.0, 1.0, 2.0, 3.0]
+    """
     space = tuple(range(2, maps.ndim))
     small = nn.functional.interpolate(toward.to(maps.dtype), maps.shape[2:], mode="area")
     covariance = ((maps - maps.mean(space, keepdim=True)) * small).sum(space, keepdim=True)

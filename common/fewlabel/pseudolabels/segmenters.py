@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segmentation without training as modules, so that what scores a network scores them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fewlabel.pseudolabels.clean import clean_mask
+from fewlabel.pseudolabels.cluster_rules import Rule
+from fewlabel.pseudolabels.clustering import BETA, Features, semantic_clusters
+from fewlabel.pseudolabels.self_activation import Order, self_activation_map
+from fewlabel.pseudolabels.stains import Vectors, optical_density
+from fewlabel.pseudolabels.watershed import otsu_mask
+
+CERTAIN = 5.0  # softmax gives the class of a pixel 0.99995
+
+
+class OtsuSegmenter(nn.Module):
+    """Otsu's threshold on hematoxylin; see :func:`fewlabel.pseudolabels.otsu_mask`.
+
+    Args:
+        min_object_px: objects of fewer pixels are removed.
+        max_hole_px: holes of at most so many pixels are filled.
+        vectors: see :func:`fewlabel.pseudolabels.stain_densities`.
+    """
+
+    def __init__(self, min_object_px: int = 100, max_hole_px: int = 63, vectors: Vectors = "psm") -> None:
+        super().__init__()
+        self.min_object_px, self.max_hole_px, self.vectors = min_object_px, max_hole_px, vectors
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Segment images.
+
+        Args:
+            images: (B, 3, H, W), floating, RGB in [0, 1], **not normalized**.
+
+        Returns:
+            (B, 2, H, W) float32 logits of background and nucleus, +-5.
+        """
+        return mask_logits(otsu_mask(images, self.min_object_px, self.max_hole_px, self.vectors))
+
+
+class ClusterSegmenter(nn.Module):
+    """The pseudo mask itself: clusters of colors, with an activation map beside them if there is a network.
+
+    Args:
+        score_network: images (B, 3, H, W) to scores (B, 1); None clusters colors alone. It has seen images in [0, 1],
+            as this module does.
+        layers: names of the network's layers; None takes its ``shallow_layers``.
+        order: see :func:`fewlabel.pseudolabels.self_activation_map`.
+        fix_sign: turn maps toward optical density; the released code does not.
+        clusters: see :func:`fewlabel.pseudolabels.semantic_clusters`; so are the next three.
+        beta: weight of the colors.
+        rule: which cluster are the nuclei.
+        features: form of map and colors.
+        min_object_px: see :func:`fewlabel.pseudolabels.clean_mask`; so are the next two.
+        max_hole_px: holes up to this size are filled.
+        released_cleaning: filter as the released code.
+        seed: of K-means.
+
+    Raises:
+        ValueError: the network has no ``shallow_layers`` and none are named.
+    """
+
+    def __init__(
+        self,
+        score_network: nn.Module | None = None,
+        layers: Sequence[str] | None = None,
+        order: Order = "relu_then_minmax",
+        fix_sign: bool = True,
+        clusters: int = 3,
+        beta: float = BETA,
+        rule: str | Rule = "darkest",
+        features: Features = "scalar",
+        min_object_px: int = 100,
+        max_hole_px: int = 63,
+        released_cleaning: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.score_network = score_network
+        self.layers = list(layers if layers is not None else getattr(score_network, "shallow_layers", []))
+        if score_network is not None and not self.layers:
+            raise ValueError(f"{type(score_network).__name__} has no shallow_layers: name its layers")
+        self.order: Order = order
+        self.fix_sign = fix_sign
+        self.clusters, self.beta, self.rule, self.seed = clusters, beta, rule, seed
+        self.features: Features = features
+        self.min_object_px, self.max_hole_px, self.released_cleaning = min_object_px, max_hole_px, released_cleaning
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Segment images.
+
+        Args:
+            images: (B, 3, H, W), floating, RGB in [0, 1], **not normalized**.
+
+        Returns:
+            (B, 2, H, W) float32 logits of background and nucleus, +-5.
+        """
+        return mask_logits(self.mask(images))
+
+    def maps(self, images: Tensor) -> Tensor | None:
+        """Return the activation maps (B, 1, H, W) in [0, 1] of images, None without a network.
+
+        Args:
+            images: as in :meth:`forward`.
+        """
+        if self.score_network is None:
+            return None
+        toward = optical_density(images).mean(dim=1, keepdim=True) if self.fix_sign else None
+        return self_activation_map(self.score_network, images, self.layers, order=self.order, toward=toward)
+
+    def mask(self, images: Tensor) -> Tensor:
+        """Return the clean pseudo mask (B, 1, H, W) uint8 of images.
+
+        Args:
+            images: as in :meth:`forward`.
+        """
+        raw = semantic_clusters(
+            images, self.maps(images), self.clusters, self.beta, self.rule, self.features, seed=self.seed
+        )
+        return clean_mask(raw, self.min_object_px, self.max_hole_px, self.released_cleaning)
+
+
+def mask_logits(mask: Tensor) -> Tensor:
+    """Return logits of background and nucleus that say what a mask says.
+
+    Args:
+        mask: (B, 1, H, W), 0 or 1.
+
+    Returns:
+        (B, 2, H, W) float32, +-5.
+
+    Example:
+        >>> mask_logits(torch.tensor([[[[0, 1]]]])).tolist()
+        [[[[5.0, -5.0]], [[-5.0, 5.0]]]]
+    """
+    nucleus = CERTAIN * (2.0 * mask.float() - 1.0)
+    return torch.cat([-nucleus, nucleus], dim=1)
