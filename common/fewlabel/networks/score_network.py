@@ -32,6 +32,7 @@ class ScoreNetwork(nn.Module):
         outputs: number of scores; 1000 where the released code left ImageNet's classifier in place.
 
     Attributes:
+        outputs: number of scores.
         shallow_layers: names of the blocks of the first stage (stride 4), shallow to deep, as in ``named_modules()``.
 
     Raises:
@@ -59,6 +60,7 @@ class ScoreNetwork(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
+        self.outputs = outputs
         self.encoder = build_timm(encoder, encoder_options or {}, pretrained, num_classes=outputs)
         self.shallow_layers = [f"encoder.{name}" for name in _first_stage(self.encoder, encoder)]
         if pretrained and pretrained is not True:
