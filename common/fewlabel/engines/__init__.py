@@ -8,8 +8,10 @@ from fewlabel.engines.steps import (
     CrossPseudoSupervisionStep,
     MeanTeacherStep,
     MinMaxSimilarityStep,
+    ProxyTaskStep,
     SupervisedStep,
     TrainingStep,
+    TwinStep,
 )
 from fewlabel.engines.trainer import StreamTrainer
 
@@ -17,8 +19,10 @@ __all__ = [
     "CrossPseudoSupervisionStep",
     "MeanTeacherStep",
     "MinMaxSimilarityStep",
+    "ProxyTaskStep",
     "Stage",
     "StreamTrainer",
     "SupervisedStep",
     "TrainingStep",
+    "TwinStep",
 ]

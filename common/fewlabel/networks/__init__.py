@@ -6,7 +6,9 @@ from __future__ import annotations
 from fewlabel.networks.ema import MovingAverage, ema_update, ramped_decay
 from fewlabel.networks.encoder_unet import EncoderUNet
 from fewlabel.networks.heads import Classifier, LogitHead, Projector
-from fewlabel.networks.twin import Twin, mean_logit
+from fewlabel.networks.res_unet34 import ResUNet34
+from fewlabel.networks.score_network import ScoreNetwork
+from fewlabel.networks.twin import Twin, mean_log_probability, mean_logit
 from fewlabel.networks.weights import load_weights, read_weights
 
 __all__ = [
@@ -15,9 +17,12 @@ __all__ = [
     "LogitHead",
     "MovingAverage",
     "Projector",
+    "ResUNet34",
+    "ScoreNetwork",
     "Twin",
     "ema_update",
     "load_weights",
+    "mean_log_probability",
     "mean_logit",
     "ramped_decay",
     "read_weights",

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewlabel.errors import ConfigError
+from fewlabel.networks.encoders import build_timm
 from fewlabel.networks.weights import load_weights
 
 REDUCTIONS = (2, 4, 8, 16)
@@ -173,26 +173,9 @@ def _build_encoder(
     name: str, in_channels: int, options: dict[str, Any], pretrained: bool | str | Path
 ) -> tuple[nn.Module, list[int]]:
     """Return the encoder and the widths of its four features."""
-    try:
-        encoder = timm.create_model(
-            name,
-            features_only=True,
-            out_indices=(0, 1, 2, 3),
-            in_chans=in_channels,
-            pretrained=pretrained is True,
-            **options,
-        )
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"pretrained weights of encoder '{name}' cannot be downloaded ({reason}): give a file or false"
-        ) from None
-    except (TypeError, ValueError, AssertionError, IndexError, RuntimeError, AttributeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"encoder '{name}' with encoder_options {options} cannot be built by timm: {reason}; choose another one "
-            "of timm.list_models(), or other options"
-        ) from None
+    encoder: Any = build_timm(
+        name, options, pretrained, features_only=True, out_indices=(0, 1, 2, 3), in_chans=in_channels
+    )
     found = tuple(encoder.feature_info.reduction())
     if found != REDUCTIONS:
         raise ConfigError(f"encoder '{name}' has features at strides {found}, not {REDUCTIONS}: choose another one")

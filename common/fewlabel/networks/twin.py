@@ -26,6 +26,7 @@ class Twin(nn.Module):
         tied: make one network and use it as both: a baseline that trains and predicts with a single network, whose
             checkpoint nevertheless fits wherever a twin's does.
         member: what ``forward`` returns: ``"first"``, ``"second"``, or ``"mean"``, the logit of the mean probability.
+        softmax: classes exclude each other, p = softmax of the logits; else they are independent, p = sigmoid.
 
     Raises:
         ConfigError: when ``member`` is none of these.
@@ -37,6 +38,7 @@ class Twin(nn.Module):
         dropout: float = 0.0,
         tied: bool = False,
         member: str = "mean",
+        softmax: bool = False,
     ) -> None:
         super().__init__()
         if member not in MEMBERS:
@@ -45,6 +47,7 @@ class Twin(nn.Module):
         self.second = self.first if tied else build(dropout=dropout)
         self.tied = tied
         self.member = member
+        self.softmax = softmax
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits of the chosen member.
@@ -53,12 +56,14 @@ class Twin(nn.Module):
             image: (B, C, H, W), what ``build`` 's networks take.
 
         Returns:
-            (B, K, H, W) logits of K independent classes.
+            (B, K, H, W) logits of K classes.
         """
         if self.member == "first" or self.tied:
             return self.first(image)
         if self.member == "second":
             return self.second(image)
+        if self.softmax:
+            return mean_log_probability(self.first(image), self.second(image))
         return mean_logit(self.first(image), self.second(image))
 
 
@@ -80,9 +85,30 @@ def mean_logit(a: Tensor, b: Tensor) -> Tensor:
         >>> mean_logit(torch.tensor([0.0, 200.0]), torch.tensor([0.0, 200.0]))
         tensor([  0., 200.])
     """
-    x = a.float() if a.dtype in (torch.float16, torch.bfloat16) else a
-    y = b.float() if b.dtype in (torch.float16, torch.bfloat16) else b
+    x, y = _at_least_float32(a), _at_least_float32(b)
     two = torch.full_like(x, math.log(2.0))
     above = torch.logsumexp(torch.stack([x, y, x + y + two]), dim=0)
     below = torch.logsumexp(torch.stack([x, y, two]), dim=0)
     return (above - below).to(a.dtype)
+
+
+def mean_log_probability(a: Tensor, b: Tensor) -> Tensor:
+    r"""Return logits whose softmax is the mean of two softmaxes: log((softmax(a) + softmax(b)) / 2).
+
+    Args:
+        a: (B, K, *space) logits of K exclusive classes.
+        b: logits, same shape.
+
+    Returns:
+        (B, K, *space), <= 0, of the same dtype, computed in float32 or better; differentiable in both.
+
+    Example:
+        >>> mean_log_probability(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 200.0]])).exp()
+        tensor([[0.2500, 0.7500]])
+    """
+    both = torch.stack([_at_least_float32(a).log_softmax(dim=1), _at_least_float32(b).log_softmax(dim=1)])
+    return (torch.logsumexp(both, dim=0) - math.log(2.0)).to(a.dtype)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

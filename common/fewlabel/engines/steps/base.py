@@ -28,7 +28,7 @@ class TrainingStep(nn.Module, ABC):
     ``DistributedDataParallel``: parameters that get no gradient have ``requires_grad`` False.
 
     A batch is ``{"labeled": [batch, ...], "unlabeled": batch}``; each inner batch has ``"image"`` (B, C, H, W)
-    float32 and, when labeled, ``"label"`` (B, 1, H, W) float32 in [0, 1].
+    float32 and, when labeled, ``"label"`` (B, L, H, W), whatever the loss compares logits with.
 
     Attributes:
         labeled_streams: what the loader delivers under ``"labeled"``: ``"single"``, one batch; ``"halves"``, one
@@ -36,25 +36,15 @@ class TrainingStep(nn.Module, ABC):
         iteration: optimizer steps seen, kept in the state dict.
 
     Args:
-        network: the pair of networks.
-        loss: supervised loss, called as ``loss(logits, label)``.
-        statistics: ``"labeled"``: the running statistics of BatchNorm, by which inference normalizes, are those of
-            labeled images; ``"all"``: unlabeled images, as strongly as they are augmented, move them too.
-
-    Raises:
-        ConfigError: when ``statistics`` is neither.
+        network: what inference uses.
     """
 
     labeled_streams: LabeledStreams = "single"
     iteration: Tensor
 
-    def __init__(self, network: Twin, loss: nn.Module, statistics: str = "labeled") -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if statistics not in ("labeled", "all"):
-            raise ConfigError(f"batchnorm_statistics '{statistics}' is neither labeled nor all")
         self.network = network
-        self.loss = loss
-        self.statistics = statistics
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
 
     @abstractmethod
@@ -76,6 +66,29 @@ class TrainingStep(nn.Module, ABC):
     def ramp(self, length: int) -> Tensor:
         """Return the weight of a term that fades in over ``length`` iterations."""
         return sigmoid_ramp_up(self.iteration, length)
+
+
+class TwinStep(TrainingStep):
+    """Train a pair of networks on labels, with whatever else a method asks of them.
+
+    Args:
+        network: the pair of networks.
+        loss: supervised loss, called as ``loss(logits, label)``.
+        statistics: ``"labeled"``: the running statistics of BatchNorm, by which inference normalizes, are those of
+            labeled images; ``"all"``: unlabeled images, as strongly as they are augmented, move them too.
+
+    Raises:
+        ConfigError: when ``statistics`` is neither.
+    """
+
+    network: Twin
+
+    def __init__(self, network: Twin, loss: nn.Module, statistics: str = "labeled") -> None:
+        super().__init__(network)
+        if statistics not in ("labeled", "all"):
+            raise ConfigError(f"batchnorm_statistics '{statistics}' is neither labeled nor all")
+        self.loss = loss
+        self.statistics = statistics
 
     def _on_unlabeled(self) -> AbstractContextManager[None]:
         """The block in which unlabeled images pass through the networks."""
@@ -103,6 +116,18 @@ def labeled_pairs(batch: Batch, count: int) -> list[tuple[Tensor, Tensor]]:
     if len(streams) != count:
         raise ValueError(f"the batch has {len(streams)} labeled streams, expected {count}: check labeled_streams")
     return [(_plain(s["image"]), _plain(s["label"])) for s in streams]
+
+
+def labeled_images(batch: Batch) -> Tensor:
+    """Return the images of the first labeled stream, whether labels came along or not.
+
+    Args:
+        batch: see :class:`TrainingStep`.
+
+    Returns:
+        (B, C, H, W), a plain tensor.
+    """
+    return _plain(batch["labeled"][0]["image"])
 
 
 def unlabeled_images(batch: Batch) -> Tensor:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewlabel.engines.steps.base import Batch, TrainingStep, labeled_pairs, unlabeled_images
+from fewlabel.engines.steps.base import Batch, TwinStep, labeled_pairs, unlabeled_images
 from fewlabel.losses import CrossPseudoLoss
 from fewlabel.networks import Twin
 
 
-class CrossPseudoSupervisionStep(TrainingStep):
+class CrossPseudoSupervisionStep(TwinStep):
     """Train both networks on the same labels and on each other's masks.
 
     Args:
@@ -20,7 +20,7 @@ class CrossPseudoSupervisionStep(TrainingStep):
         pseudo_weight: weight of the ``pseudo`` term; 0 switches it off. The paper takes 1.5 on Cityscapes.
         ramp_up: iterations over which it fades in; 0, as the paper, has none.
         labeled_too: ask for agreement on the labeled images as well, as the paper does.
-        statistics: see :class:`TrainingStep`.
+        statistics: see :class:`TwinStep`.
 
     Raises:
         ConfigError: when the networks are tied.

@@ -6,13 +6,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewlabel.engines.steps.base import Batch, TrainingStep, labeled_pairs, unlabeled_images
+from fewlabel.engines.steps.base import Batch, TwinStep, labeled_pairs, unlabeled_images
 from fewlabel.errors import ConfigError
 from fewlabel.losses import ProbabilityMSELoss
 from fewlabel.networks import MovingAverage, Twin, ramped_decay
 
 
-class MeanTeacherStep(TrainingStep):
+class MeanTeacherStep(TwinStep):
     """Train ``first`` on all labels and towards the probabilities of ``second``, its moving average, elsewhere.
 
     The teacher starts as a copy of the student and never receives a gradient. The student sees the unlabeled images
@@ -29,7 +29,7 @@ class MeanTeacherStep(TrainingStep):
         teacher_mode: ``"train"``, as published: the teacher normalizes by the statistics of the batch, drops out, and
             keeps the running statistics of its own passes where ``statistics`` is ``"all"``; ``"eval"``: it uses the
             moving average of the student's running statistics.
-        statistics: see :class:`TrainingStep`; with ``"labeled"`` the teacher's are the moving average of the student's.
+        statistics: see :class:`TwinStep`; with ``"labeled"`` the teacher's are the moving average of the student's.
 
     Raises:
         ConfigError: when the networks are tied or an option is out of range.

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewlabel.engines.steps.base import Batch, TrainingStep, labeled_pairs, unlabeled_images
+from fewlabel.engines.steps.base import Batch, TwinStep, labeled_pairs, unlabeled_images
 from fewlabel.errors import ConfigError
 from fewlabel.losses import MinMaxSimilarityLoss
 from fewlabel.networks import Twin
 
 
-class MinMaxSimilarityStep(TrainingStep):
+class MinMaxSimilarityStep(TwinStep):
     """Feed each network its half of the labels, both the same unlabeled images, and compare what they say.
 
     Args:
@@ -24,7 +24,7 @@ class MinMaxSimilarityStep(TrainingStep):
         ramp_up: iterations over which all terms but the supervised one fade in; 0, as the paper, has none.
         joint_batch: pass labeled and unlabeled images through a network together. Faster, but BatchNorm then mixes
             the statistics of the two, which the paper's separate passes do not.
-        statistics: see :class:`TrainingStep`; a joint batch cannot keep labeled ones apart.
+        statistics: see :class:`TwinStep`; a joint batch cannot keep labeled ones apart.
         **options: the weights, the temperature and all else of :class:`fewlabel.losses.MinMaxSimilarityLoss`.
 
     Raises:

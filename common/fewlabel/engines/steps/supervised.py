@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fewlabel.engines.steps.base import Batch, TrainingStep, labeled_pairs
+from fewlabel.engines.steps.base import Batch, TwinStep, labeled_pairs
 from fewlabel.networks import Twin
 
 
-class SupervisedStep(TrainingStep):
+class SupervisedStep(TwinStep):
     """Train on labels only: one network, or two that never hear of each other.
 
     A tied :class:`~fewlabel.networks.Twin` is one network on one labeled stream. An untied one is two networks, each
