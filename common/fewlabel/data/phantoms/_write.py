@@ -81,7 +81,7 @@ def _is_complete(folder: Path, identity: dict[str, Any]) -> bool:
         raise ConfigError(f"'{folder}' holds something else than this phantom set: remove it or choose another folder.")
     content = json.loads((folder / DATALIST).read_text())
     items = [item for name in LISTS for item in content.get(name, [])]
-    return all((folder / item[key]).is_file() for item in items for key in ("image", "label") if key in item)
+    return all((folder / item[key]).is_file() for item in items for key in ("image", "label", "class_label") if key in item)
 
 
 def _is_ours(folder: Path, identity: dict[str, Any]) -> bool:
@@ -92,6 +92,6 @@ def _is_ours(folder: Path, identity: dict[str, Any]) -> bool:
     return bool(found == json.loads(json.dumps(identity)))
 
 
-def save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+def save_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
     """Write a picture or mask as PNG, fast: noise does not compress, and masks are runs of equal values."""
     Image.fromarray(pixels).save(path, compress_level=1, compress_type=zlib.Z_RLE)
