@@ -13,9 +13,10 @@ from torch import Tensor
 
 from fewlabel.kernels.components._dispatch import components, relabeled, values_of
 from fewlabel.kernels.components.filters import fill_holes, largest_component, remove_small
+from fewlabel.kernels.components.strips import StripComponents
 from fewlabel.kernels.grid import spatial_dims_of
 
-__all__ = ["connected_components", "fill_holes", "largest_component", "relabel", "remove_small"]
+__all__ = ["StripComponents", "connected_components", "fill_holes", "largest_component", "relabel", "remove_small"]
 
 
 def connected_components(

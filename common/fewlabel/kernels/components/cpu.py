@@ -161,18 +161,18 @@ def _link(
         while i < i_end and j < j_end:
             is_near = starts[i] < ends[j] + reach and starts[j] < ends[i] + reach
             if is_near and source[row, starts[i]] == source[other, starts[j]]:
-                _join(parent, i, j)
+                join(parent, i, j)
             if ends[i] < ends[j]:
                 i += 1
                 continue
             is_corner = reach == 1 and ends[i] == ends[j] and i + 1 < i_end and starts[i + 1] == ends[j]
             if is_corner and source[row, starts[i + 1]] == source[other, starts[j]]:
-                _join(parent, i + 1, j)
+                join(parent, i + 1, j)
             j += 1
 
 
 @compiled
-def _join(parent: _Ints, a: int, b: int) -> None:
+def join(parent: _Ints, a: int, b: int) -> None:
     """Hang the larger root under the smaller; paths are halved on the way."""
     while parent[a] != a:
         parent[a] = parent[parent[a]]
