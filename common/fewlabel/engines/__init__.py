@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from fewlabel.engines.pseudo_masks import PseudoMaskWriter, VoronoiWriter
 from fewlabel.engines.stage import Stage
 from fewlabel.engines.steps import (
     CrossPseudoSupervisionStep,
@@ -20,9 +21,11 @@ __all__ = [
     "MeanTeacherStep",
     "MinMaxSimilarityStep",
     "ProxyTaskStep",
+    "PseudoMaskWriter",
     "Stage",
     "StreamTrainer",
     "SupervisedStep",
     "TrainingStep",
     "TwinStep",
+    "VoronoiWriter",
 ]

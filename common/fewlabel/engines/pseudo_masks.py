@@ -114,16 +114,16 @@ class VoronoiWriter:
         _write_all(self.dataset, folder, ("points", "voronoi"), self._pictures, self.splits, "Voronoi labels")
         if not any(np.asarray(Image.open(file)).any() for file in sorted(folder.glob("points/*.png"))):
             raise DataError(
-                ["the point network finds no object in any image: look at the pseudo masks in stages_dir, then change "
-                 "cluster_rule, beta or min_object_px, or train it longer (point_epochs)"]
+                [
+                    "the point network finds no object in any image: look at the pseudo masks in stages_dir, then change "
+                    "cluster_rule, beta or min_object_px, or train it longer (point_epochs)"
+                ]
             )
 
     @torch.no_grad()
     def _pictures(self, images: Tensor) -> Iterator[np.ndarray]:
         scores = self.network(images.to(self.device)).float().softmax(dim=1)[:, 1:].sum(dim=1, keepdim=True)
-        (found,) = peaks(
-            scores, min_distance_px=self.min_distance_px, merge_px=self.merge_px, released=self.released
-        )
+        (found,) = peaks(scores, min_distance_px=self.min_distance_px, merge_px=self.merge_px, released=self.released)
         height, width = images.shape[2:]
         marked = np.zeros((height, width), np.uint8)
         inside = found[(found < torch.tensor([height, width], device=found.device)).all(dim=1)]

@@ -64,7 +64,12 @@ class Nucleus:
 
 
 def outline(
-    rng: np.random.Generator, kind: Kind, center: tuple[float, float], unit_px: float, angle: float, size: tuple[int, int]
+    rng: np.random.Generator,
+    kind: Kind,
+    center: tuple[float, float],
+    unit_px: float,
+    angle: float,
+    size: tuple[int, int],
 ) -> Nucleus | None:
     """Draw the outline of a nucleus: an ellipse, bent when it is long, with a few harmonics.
 
@@ -203,4 +208,4 @@ def _nucleolus(rng: np.random.Generator, nucleus: Nucleus, unit_px: float) -> Fi
     pick = int(rng.integers(len(rows)))
     y, x = np.ogrid[: nucleus.depth.shape[0], : nucleus.depth.shape[1]]
     radius = unit_px * rng.uniform(0.12, 0.2)
-    return 0.75 * np.exp(-(((y - rows[pick]) ** 2 + (x - columns[pick]) ** 2) / radius**2) ** 2)
+    return 0.75 * np.exp(-((((y - rows[pick]) ** 2 + (x - columns[pick]) ** 2) / radius**2) ** 2))

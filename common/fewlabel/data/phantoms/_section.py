@@ -111,7 +111,9 @@ def populate(
         for row, column in centers:
             y, x = int(np.clip(row, 0, height - 1)), int(np.clip(column, 0, width - 1))
             nest, crowding = float(section.nest[y, x]), float(section.crowding[y, x])
-            chance = {"tumor": nest, "lymphocyte": 0.08 + (1 - 0.8 * nest) * (crowding > 0.3), "spindle": 1 - nest}[name]
+            chance = {"tumor": nest, "lymphocyte": 0.08 + (1 - 0.8 * nest) * (crowding > 0.3), "spindle": 1 - nest}[
+                name
+            ]
             if rng.uniform() > chance or section.lumen[y, x] > 0.1:
                 continue
             along = float(np.arctan2(slope_x[y, x], -slope_y[y, x]))

@@ -81,7 +81,9 @@ def _is_complete(folder: Path, identity: dict[str, Any]) -> bool:
         raise ConfigError(f"'{folder}' holds something else than this phantom set: remove it or choose another folder.")
     content = json.loads((folder / DATALIST).read_text())
     items = [item for name in LISTS for item in content.get(name, [])]
-    return all((folder / item[key]).is_file() for item in items for key in ("image", "label", "class_label") if key in item)
+    return all(
+        (folder / item[key]).is_file() for item in items for key in ("image", "label", "class_label") if key in item
+    )
 
 
 def _is_ours(folder: Path, identity: dict[str, Any]) -> bool:
