@@ -18,7 +18,7 @@ from fewlabel.data.notebook import Notebook, is_empty_mask
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests write and read within milliseconds; the change time of a file cannot be set back."""
-    monkeypatch.setattr(module, "_SETTLED_NS", -1)
+    monkeypatch.setattr(module, "SETTLED_NS", -1)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_notes_never_go_stale(tmp_path: Path, reads: list[str]) -> None:
 def test_a_file_touched_just_now_is_not_noted(
     tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SETTLED_NS", 10**12)
+    monkeypatch.setattr(module, "SETTLED_NS", 10**12)
     path = str(mask(tmp_path / "a.png"))
     book = Notebook(tmp_path / "notes")
     book.look(path, True)

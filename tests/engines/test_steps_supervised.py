@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from tests.toy_steps import batch, reached, step
+from tests.toy_steps import batch, images, reached, step
 
 from fewlabel.engines.steps import SupervisedStep
+from fewlabel.losses import PixelCrossEntropyLoss, VoronoiLoss
+from fewlabel.networks import ResUNet34, Twin
 
 
 def test_tied_is_one_network_on_one_stream() -> None:
@@ -29,3 +33,16 @@ def test_untied_networks_learn_from_their_own_stream() -> None:
     made(two)["loss"].backward()
     for name, p in made.network.first.named_parameters():
         torch.testing.assert_close(p.grad, with_gradients[name])
+
+
+def test_one_network_of_exclusive_classes_learns_pseudo_masks_and_voronoi_labels() -> None:
+    torch.manual_seed(0)
+    network = Twin(partial(ResUNet34, width=4, blocks=(1, 1, 1, 1)), dropout=0.1, tied=True, softmax=True)
+    image, mask = images(0)
+    voronoi = torch.full_like(mask, 255).masked_fill(mask == 1, 1)
+    for loss, label in ((PixelCrossEntropyLoss(), mask), (VoronoiLoss(), torch.cat([mask, voronoi], dim=1))):
+        made = SupervisedStep(network, loss)
+        terms = made({"labeled": [{"image": image, "label": label}]})
+        terms["loss"].backward()
+        assert terms["loss"].isfinite() and reached(network.first)
+    assert network.eval()(image).shape == (2, 2, 32, 32)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewlabel.errors import ConfigError
-from fewlabel.networks import EncoderUNet, Twin, mean_logit
+from fewlabel.networks import EncoderUNet, Twin, mean_log_probability, mean_logit
 
 SLIM = partial(EncoderUNet, encoder="resnet18d", encoder_options={"channels": [8, 8, 16, 16], "stem_width": 4})
 
@@ -70,6 +70,29 @@ def test_mean_logit_gradient_and_half_precision() -> None:
     assert torch.autograd.gradcheck(mean_logit, (a, b))
     half = mean_logit(torch.full((3,), 9.0, dtype=torch.bfloat16), torch.full((3,), 9.0, dtype=torch.bfloat16))
     assert half.dtype == torch.bfloat16 and bool((half == 9).all())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_mean_of_exclusive_classes(classes: int) -> None:
+    x = torch.randn(2, classes, 3, 3)
+    twin = Twin(Scale, softmax=True)
+    expected = (twin.first(x).softmax(dim=1) + twin.second(x).softmax(dim=1)) / 2
+    torch.testing.assert_close(twin(x).softmax(dim=1), expected)
+    torch.testing.assert_close(twin(x).exp(), expected)
+    twin.member = "first"
+    assert torch.equal(twin(x), twin.first(x))
+
+
+def test_mean_log_probability_is_exact_where_probabilities_vanish() -> None:
+    a = torch.tensor([[-300.0, 0.0], [1e30, 0.0]], requires_grad=True)
+    found = mean_log_probability(a, a.detach())
+    torch.testing.assert_close(found, torch.tensor([[-300.0, 0.0], [0.0, -1e30]]))
+    found.sum().backward()
+    assert a.grad is not None and bool(a.grad.isfinite().all())
+    half = mean_log_probability(a.detach().bfloat16(), a.detach().bfloat16())
+    assert half.dtype == torch.bfloat16
+    b, c = torch.randn(2, 1, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mean_log_probability, (b[None], c[None]))
 
 
 def test_copies_keep_what_is_shared() -> None:

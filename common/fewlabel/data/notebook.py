@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fewlabel.data.facts import Facts, read_facts
-from fewlabel.files import cache_dir, write_json
+from fewlabel.files import SETTLED_NS, cache_dir, write_json
 
 _FORMAT = 1  # raise it when Facts change: older notes are then ignored
-_SETTLED_NS = 2_000_000_000  # a file touched later than this before it was read may change within one clock tick
 
 
 class Notebook:
@@ -61,7 +60,7 @@ class Notebook:
         before = _stamp(path)
         facts = read_facts(path, mask)
         after = _stamp(path)
-        settled = before is not None and time.time_ns() - before[1] > _SETTLED_NS
+        settled = before is not None and time.time_ns() - before[1] > SETTLED_NS
         if before is not None and settled and before == after and not facts.error:
             page = self._page(path)
             with self._lock:

@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import torch
 
 from fewlabel.files import write_json
 
 logger = logging.getLogger(__name__)
+
+Inputs = Mapping[str, Any]
 
 
 class Stage:
@@ -22,31 +27,48 @@ class Stage:
 
     The stage works in ``<output_dir>/<name>-<hash of inputs>``: other inputs get another folder, so nothing is ever
     overwritten and switching back costs nothing. A marker written last says that it is complete; work that was killed
-    is called again with the same folder and may resume there. Building a stage reads and writes nothing, so configs
-    with several stages can be checked and built before the first one has run.
+    is called again and may resume in the same folder. Building a stage reads and writes nothing, so configs with
+    several stages can be checked and built before the first one has run.
 
     Args:
         name: what the stage makes, such as ``pseudo_labels``.
         output_dir: folder that holds the stages of a run.
-        work: called as ``work(folder)``; writes its results there.
-        inputs: all that the results depend on, JSON-ready.
-        every_rank: True when ``work`` is itself distributed (a training); else rank 0 works while the others wait.
+        inputs: all that the results depend on: what JSON writes, paths, devices, and the stages whose results this one
+            reads, which stand for their own inputs. Or a function that returns it, called when the folder is first
+            asked for, where inputs take reading, such as :func:`fewlabel.files.content_digest` of the images.
+        every_rank: True when the work is itself distributed (a training); else rank 0 works while the others wait.
+
+    Example:
+        >>> first = Stage("pretraining", "output", {"task": "similarity"})
+        >>> second = Stage("pseudo_labels", "output", lambda: {"pretraining": first, "clusters": 3})
+        >>> second.folder.as_posix()
+        'output/pseudo_labels-41b91f576ed4'
     """
 
     def __init__(
         self,
         name: str,
         output_dir: str | Path,
-        work: Callable[[Path], Any],
-        inputs: Mapping[str, Any] | None = None,
+        inputs: Inputs | Callable[[], Inputs] | None = None,
         every_rank: bool = False,
     ) -> None:
         self.name = name
-        self.inputs = dict(inputs or {})
-        self.work = work
+        self.output_dir = Path(output_dir)
         self.every_rank = every_rank
-        text = json.dumps(self.inputs, sort_keys=True, default=str)
-        self.folder = Path(output_dir) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        self._inputs = inputs or {}
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """The inputs as JSON has them."""
+        given = self._inputs() if callable(self._inputs) else self._inputs
+        found: dict[str, Any] = json.loads(json.dumps(dict(given), sort_keys=True, default=self._named))
+        return found
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the results are, once the stage is done."""
+        text = json.dumps(self.inputs, sort_keys=True)
+        return self.output_dir / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
     def marker(self) -> Path:
@@ -60,12 +82,20 @@ class Stage:
         files = json.loads(self.marker.read_text(encoding="utf-8"))["files"]
         return all((self.folder / f).is_file() and (self.folder / f).stat().st_size == n for f, n in files.items())
 
-    def run(self) -> Path:
+    def run(self, work: Callable[..., Any]) -> Path:
         """Do the work unless it is done.
+
+        Args:
+            work: called as ``work(folder)`` when it has an argument without a default, else as ``work()``, such as the
+                bound ``run`` of a trainer; writes its results into the folder.
 
         Returns:
             The stage's folder.
+
+        Raises:
+            TypeError: when ``work`` needs more than one argument.
         """
+        arguments = _arguments(work, self.folder)
         done = self.is_done()
         idist.barrier()  # all ranks have looked before one of them changes what there is to see
         if done:
@@ -73,7 +103,7 @@ class Stage:
             return self.folder
         if self.every_rank or idist.get_rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.work(self.folder)
+            work(*arguments)
         if idist.get_rank() == 0:
             self._mark()
         idist.barrier()
@@ -86,3 +116,24 @@ class Stage:
             if f.is_file() and f != self.marker
         }
         write_json(self.marker, {"inputs": self.inputs, "files": files})
+
+    def _named(self, value: Any) -> str:
+        """A word for an input that JSON cannot write, the same in every process."""
+        if isinstance(value, Stage):
+            return value.folder.name
+        if isinstance(value, Path | torch.device):
+            return str(value)
+        raise TypeError(
+            f"an input of stage {self.name} is a {type(value).__name__}, expected what JSON writes, a path, a device "
+            "or a stage"
+        )
+
+
+def _arguments(work: Callable[..., Any], folder: Path) -> tuple[Path, ...]:
+    """The folder, where ``work`` has an argument that somebody must give."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(work).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
+    if len(needed) > 1:
+        raise TypeError(f"the work of a stage needs {needed}, expected a folder or nothing")
+    return (folder,) if needed else ()
