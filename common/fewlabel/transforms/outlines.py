@@ -40,9 +40,32 @@ def polygons_of(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Po
         >>> polygons_of(np.array([[1, 1], [1, 0]], bool))
         [[[(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2), (0, 0)]]]
     """
+    return polygons_of_ends(*run_ends(mask), left, top)
+
+
+def run_ends(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the runs of a mask begin and end, in raster order: rows and columns, a begin and an end in turn.
+
+    Args:
+        mask: (H, W).
+    """
     padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
     padded[:, 1:-1] = mask
     rows, columns = np.nonzero(np.diff(padded, axis=1))
+    return rows, columns
+
+
+def polygons_of_ends(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], left: int = 0, top: int = 0
+) -> list[Polygon]:
+    """Return the polygons of a mask that is given by its runs; see :func:`polygons_of`.
+
+    Args:
+        rows: of begins and ends, see :func:`run_ends`.
+        columns: likewise.
+        left: added to x.
+        top: added to y.
+    """
     if not len(rows):
         return []
     following, part = _link(rows, columns)

@@ -42,7 +42,7 @@ def write_png(path: str | Path, shape: tuple[int, ...], strips: Iterable[NDArray
             if rows == 0:
                 above = np.zeros(strip[0].nbytes, np.uint8)
                 _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, *kind, 0, 0, 0))
-            content = strip.astype(strip.dtype.newbyteorder(">")).reshape(len(strip), -1).view(np.uint8)
+            content = np.ascontiguousarray(strip, strip.dtype.newbyteorder(">")).reshape(len(strip), -1).view(np.uint8)
             filtered = np.full((len(strip), 1 + content.shape[1]), _UP, np.uint8)
             filtered[:, 1:] = content - np.concatenate([above[None], content[:-1]])
             above, rows = content[-1], rows + len(strip)
