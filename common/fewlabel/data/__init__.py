@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fewlabel.data.dataset import CachedDataset
     from fewlabel.data.folders import datalist_from_folders
     from fewlabel.data.formats import SUFFIXES
+    from fewlabel.data.image_regions import ImageRegions, image_size
     from fewlabel.data.items import TestList, inference_items, test_items, test_list
     from fewlabel.data.labels import find_labels, without_labels
     from fewlabel.data.loader import StreamLoader
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fewlabel.data.preflight import CheckReport, check
     from fewlabel.data.ranks import rank_sampler
     from fewlabel.data.readers import AnyReader
+    from fewlabel.data.sizes import split_by_size
 
 __all__ = [
     "SUFFIXES",
@@ -29,15 +31,18 @@ __all__ = [
     "CachedDataset",
     "CheckReport",
     "Datalist",
+    "ImageRegions",
     "Splits",
     "StreamLoader",
     "TestList",
     "check",
     "datalist_from_folders",
     "find_labels",
+    "image_size",
     "inference_items",
     "rank_sampler",
     "read_datalist",
+    "split_by_size",
     "splits",
     "test_items",
     "test_list",
@@ -52,6 +57,7 @@ _HOMES = {
     "dataset": ("CachedDataset",),
     "formats": ("SUFFIXES",),
     "folders": ("datalist_from_folders",),
+    "image_regions": ("ImageRegions", "image_size"),
     "items": ("TestList", "inference_items", "test_items", "test_list"),
     "labels": ("find_labels", "without_labels"),
     "loader": ("StreamLoader",),
@@ -59,6 +65,7 @@ _HOMES = {
     "preflight": ("CheckReport", "check"),
     "ranks": ("rank_sampler",),
     "readers": ("AnyReader",),
+    "sizes": ("split_by_size",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
