@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fewlabel.data.dataset import CachedDataset
     from fewlabel.data.folders import datalist_from_folders
     from fewlabel.data.formats import SUFFIXES
+    from fewlabel.data.image_regions import ImageRegions, image_size
     from fewlabel.data.items import TestList, inference_items, test_items, test_list
     from fewlabel.data.labels import find_labels, without_labels
     from fewlabel.data.loader import StreamLoader
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fewlabel.data.pseudo import pseudo_file, pseudo_items
     from fewlabel.data.ranks import rank_sampler
     from fewlabel.data.readers import AnyReader
+    from fewlabel.data.sizes import split_by_size
 
 __all__ = [
     "SUFFIXES",
@@ -30,17 +32,20 @@ __all__ = [
     "CachedDataset",
     "CheckReport",
     "Datalist",
+    "ImageRegions",
     "Splits",
     "StreamLoader",
     "TestList",
     "check",
     "datalist_from_folders",
     "find_labels",
+    "image_size",
     "inference_items",
     "pseudo_file",
     "pseudo_items",
     "rank_sampler",
     "read_datalist",
+    "split_by_size",
     "splits",
     "test_items",
     "test_list",
@@ -55,6 +60,7 @@ _HOMES = {
     "dataset": ("CachedDataset",),
     "formats": ("SUFFIXES",),
     "folders": ("datalist_from_folders",),
+    "image_regions": ("ImageRegions", "image_size"),
     "items": ("TestList", "inference_items", "test_items", "test_list"),
     "labels": ("find_labels", "without_labels"),
     "loader": ("StreamLoader",),
@@ -63,6 +69,7 @@ _HOMES = {
     "pseudo": ("pseudo_file", "pseudo_items"),
     "ranks": ("rank_sampler",),
     "readers": ("AnyReader",),
+    "sizes": ("split_by_size",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

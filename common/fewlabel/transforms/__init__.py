@@ -17,8 +17,12 @@ from fewlabel.transforms.color import (
 )
 from fewlabel.transforms.geometry import RandWarp, RandWarpd, warp, warp_matrix
 from fewlabel.transforms.gridmask import RandGridMask, RandGridMaskd, grid_mask
+from fewlabel.transforms.instance_files import InstanceFiles
+from fewlabel.transforms.instance_rules import InstanceRules
+from fewlabel.transforms.instances import Instances, InstancesFromLogitsd, instances_from_logits
 from fewlabel.transforms.labels import MapLabels, MapLabelsd, parse_label_map
 from fewlabel.transforms.rgb import ToRGB, ToRGBd
+from fewlabel.transforms.save_instances import SaveInstancesd
 from fewlabel.transforms.save_overlay import SaveOverlayd, read_picture
 from fewlabel.transforms.strong import IMAGENET_MEAN, IMAGENET_STD, StrongAugmentd
 from fewlabel.transforms.uncertainty import BinaryEntropy, BinaryEntropyd
@@ -28,6 +32,10 @@ __all__ = [
     "IMAGENET_STD",
     "BinaryEntropy",
     "BinaryEntropyd",
+    "InstanceFiles",
+    "InstanceRules",
+    "Instances",
+    "InstancesFromLogitsd",
     "MapLabels",
     "MapLabelsd",
     "RandColorJitter",
@@ -40,11 +48,13 @@ __all__ = [
     "RandGridMaskd",
     "RandWarp",
     "RandWarpd",
+    "SaveInstancesd",
     "SaveOverlayd",
     "StrongAugmentd",
     "ToRGB",
     "ToRGBd",
     "grid_mask",
+    "instances_from_logits",
     "parse_label_map",
     "read_picture",
     "warp",

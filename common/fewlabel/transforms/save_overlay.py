@@ -13,8 +13,8 @@ from monai.transforms import LoadImage, MapTransform
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewlabel.errors import ConfigError
 from fewlabel.transforms._meta import FILE_KEY, meta_of, plain
+from fewlabel.transforms.output_names import OutputNames
 from fewlabel.transforms.overlay import COLORS, TRUTH_COLOR, Color, Picture, overlay
 
 _PIL_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
@@ -120,11 +120,10 @@ class SaveOverlayd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if axes not in ("WH", "HW"):
             raise ValueError(f"expected axes 'WH' or 'HW', received {axes!r}.")
-        self.output_dir, self.data_root_dir = Path(output_dir), data_root_dir
+        self.names = OutputNames(output_dir, data_root_dir, "overlays")
         self.image_key, self.truth_key = image_key, truth_key
         self.output_postfix, self.axes = output_postfix, axes
         self.style: dict[str, Any] = {"alpha": alpha, "colors": colors, "truth_color": truth_color}
-        self._written: dict[Path, str] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the overlays of one item; the item is returned as it came.
@@ -146,7 +145,8 @@ class SaveOverlayd(MapTransform):
                 None if truth is None else self._labels(truth, picture, str(self.truth_key)),
                 **self.style,
             )
-            target = self._target(str(source))
+            name = self.names.of(str(source))
+            target = name.with_name(f"{name.name}_{self.output_postfix}.png" if self.output_postfix else f"{name.name}.png")
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(drawn).save(target)
         return out
@@ -159,18 +159,3 @@ class SaveOverlayd(MapTransform):
                 f"{labels.shape} when read as axes={self.axes!r}; check Invertd and axes."
             )
         return labels
-
-    def _target(self, source: str) -> Path:
-        path, folder = Path(source).resolve(), self.output_dir
-        if str(self.data_root_dir):
-            root = Path(self.data_root_dir).resolve()
-            folder = folder / path.parent.relative_to(root) if path.is_relative_to(root) else folder
-        suffixes = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
-        stem = path.name.removesuffix(suffixes)
-        target = folder / (f"{stem}_{self.output_postfix}.png" if self.output_postfix else f"{stem}.png")
-        if self._written.setdefault(target, source) != source:
-            raise ConfigError(
-                f"the overlays of '{self._written[target]}' and '{source}' would have the same name: "
-                "set data_root_dir to the folder above them, so that sub-folders are kept."
-            )
-        return target
