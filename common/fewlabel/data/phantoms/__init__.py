@@ -15,7 +15,11 @@ from fewlabel.files import cache_dir
 
 __all__ = ["PHANTOMS", "folder"]
 
-PHANTOMS = {"endoscopy": "fewlabel.data.phantoms.endoscopy"}
+PHANTOMS = {
+    "endoscopy": "fewlabel.data.phantoms.endoscopy",
+    "histology": "fewlabel.data.phantoms.histology",
+    "immunohistochemistry": "fewlabel.data.phantoms.immunohistochemistry",
+}
 """Name of a set to the module that draws it."""
 
 

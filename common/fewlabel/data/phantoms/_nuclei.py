@@ -43,8 +43,8 @@ class Kind:
 
 KINDS = {
     "tumor": Kind((0.85, 1.45), (1.0, 1.9), 0.66, 0.45, 0.40, 2, 0.05, 0.4),
-    "lymphocyte": Kind((0.58, 0.74), (1.0, 1.2), 1.20, 0.15, 0.30, 0, 0.04, 0.05),
-    "spindle": Kind((0.50, 0.85), (2.0, 4.6), 0.95, 0.15, 0.22, 0, 0.05, 0.2),
+    "lymphocyte": Kind((0.58, 0.74), (1.0, 1.2), 1.20, 0.15, 0.30, 0, 0.04, 0.08),
+    "spindle": Kind((0.50, 0.85), (2.0, 4.6), 0.85, 0.18, 0.24, 0, 0.05, 0.35),
 }
 
 
@@ -102,11 +102,12 @@ def outline(
     v = v + bend * (u * u / long - 0.3 * long)
     turn = np.arctan2(v / short, u / long)
     edge = 1 + sum(a * np.cos(k * turn) + b * np.sin(k * turn) for k, (a, b) in enumerate(waves, 2))
-    depth = (edge - np.hypot(u / long, v / short)) * short
-    inside = depth > 0
+    level = edge - np.hypot(u / long, v / short)
+    inside = level > 0
     if np.count_nonzero(inside) < _MIN_PX or not _is_whole(inside):
         return None
-    return Nucleus((rows, columns), inside, depth.astype(np.float32))
+    steep = np.hypot(*np.gradient(level))  # level over slope is the distance to first order
+    return Nucleus((rows, columns), inside, (level / np.maximum(steep, 0.5 / long)).astype(np.float32))
 
 
 def _is_whole(mask: NDArray[np.bool_]) -> bool:
@@ -122,6 +123,7 @@ class Crowd:
         density: shape ``(H, W, 2)``, hematoxylin and, where a marker is bound, DAB.
         cover: shape ``(H, W)``, share of the tissue that nuclei have displaced, 0..1.
         areas: pixels of each nucleus before others lay on it.
+        visible: pixels of each nucleus that are left.
         positive: for each nucleus, whether the marker is bound.
         chromatin: two fields larger than the tile: fine clumps and coarse ones, about standard normal.
     """
@@ -131,6 +133,7 @@ class Crowd:
     cover: Field
     chromatin: tuple[Field, Field]
     areas: list[int] = field(default_factory=list)
+    visible: list[int] = field(default_factory=list)
     positive: list[bool] = field(default_factory=list)
 
     @classmethod
@@ -156,10 +159,9 @@ class Crowd:
         area = int(nucleus.inside.sum())
         for value in np.flatnonzero(hidden[1:]) + 1:
             left = (under == value) & ~nucleus.inside
-            visible = int((self.labels == value).sum()) - int(hidden[value])
-            if hidden[value] > overlap * min(area, self.areas[value - 1]) or not _is_whole(left):
-                return False
-            if visible < max(_MIN_PX, _KEPT * self.areas[value - 1]):
+            whole = self.areas[value - 1]
+            too_much = hidden[value] > overlap * min(area, whole)
+            if too_much or self.visible[value - 1] - hidden[value] < max(_MIN_PX, _KEPT * whole) or not _is_whole(left):
                 return False
         return True
 
@@ -185,7 +187,11 @@ class Crowd:
         # what lies below shines through: sections are thinner than two nuclei
         self.density[nucleus.box] = below * (1 - 0.6 * cover[..., None]) + amount * cover[..., None]
         self.cover[nucleus.box] = np.maximum(self.cover[nucleus.box], cover)
+        hidden = np.bincount(self.labels[nucleus.box][nucleus.inside])
+        for value in np.flatnonzero(hidden[1:]) + 1:
+            self.visible[value - 1] -= int(hidden[value])
         self.areas.append(int(nucleus.inside.sum()))
+        self.visible.append(self.areas[-1])
         self.positive.append(marker is not None)
         self.labels[nucleus.box][nucleus.inside] = len(self.areas)
 
@@ -194,7 +200,7 @@ class Crowd:
         top, left = (int(rng.integers(0, n - m + 1)) for n, m in zip(self.chromatin[0].shape, shape, strict=True))
         fine, coarse = (noise[top : top + shape[0], left : left + shape[1]] for noise in self.chromatin)
         is_pale = rng.uniform() < kind.pale
-        base = kind.base * (rng.uniform(0.28, 0.5) if is_pale else rng.lognormal(0, 0.16))
+        base = kind.base * (rng.uniform(0.2, 0.45) if is_pale else rng.lognormal(0, 0.25))
         rim = kind.rim * (1.5 if is_pale else 1.0) * np.exp(-np.square((nucleus.depth - 0.8) / (0.13 * unit_px)))
         clumps = kind.clumps * (np.clip(coarse, -1, 2) * 0.55 + np.clip(fine, -1, 2) * 0.65)
         stain = base + rim + clumps * (0.7 if is_pale else 1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tissue between nuclei: collagen, cytoplasm, glands with a lumen, clefts, red blood cells. Lengths are in pixels."""
+"""Tissue between nuclei: collagen, cytoplasm, glands with a lumen, clefts, red blood cells. Lengths are in pixels."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def populate(
         section: from :func:`lay_out`.
         pattern: what the tissue is made of.
         unit_px: nuclear size of the slide.
-        markers: share of tumor nuclei and of others that bind the marker.
+        markers: share of tumor nuclei and of others that bind the marker, 0..1.
 
     Returns:
         The nuclei with their exact instances.
@@ -111,9 +111,8 @@ def populate(
         for row, column in centers:
             y, x = int(np.clip(row, 0, height - 1)), int(np.clip(column, 0, width - 1))
             nest, crowding = float(section.nest[y, x]), float(section.crowding[y, x])
-            chance = {"tumor": nest, "lymphocyte": 0.08 + (1 - 0.8 * nest) * (crowding > 0.3), "spindle": 1 - nest}[
-                name
-            ]
+            gathered = 0.08 + (1 - 0.8 * nest) * (crowding > 0.3)
+            chance = {"tumor": nest, "lymphocyte": gathered, "spindle": 1 - nest}[name]
             if rng.uniform() > chance or section.lumen[y, x] > 0.1:
                 continue
             along = float(np.arctan2(slope_x[y, x], -slope_y[y, x]))
@@ -144,7 +143,8 @@ def tissue(rng: np.random.Generator, section: Section, crowd: Crowd, pattern: Pa
     grain, cloud = fractal(rng, size, 4.5, 3, 0.8), fractal(rng, size, 3 * unit_px, 3)
     fiber, cleft = _collagen(rng, section, pattern, unit_px)
     stroma_e = np.clip(0.40 + 0.15 * fiber + 0.07 * cloud + 0.04 * grain, 0.05, None) * (1 - 0.9 * cleft)
-    stroma_h = np.clip(0.05 + 0.02 * cloud + 0.015 * fiber, 0.01, None) * (1 - 0.9 * cleft)
+    mucin = smoothstep(0.7, 2.0, fractal(rng, size, 4 * unit_px, 3))  # also takes hematoxylin, and is no nucleus
+    stroma_h = np.clip(0.06 + 0.02 * cloud + 0.015 * fiber + 0.32 * mucin, 0.01, None) * (1 - 0.9 * cleft)
     border = _cell_borders(crowd, unit_px)
     cell_e = np.clip(0.36 + 0.10 * cloud + 0.05 * grain, 0.05, None) * (1 - 0.45 * border)
     cell_h = np.clip(0.24 + 0.10 * cloud + 0.05 * grain, 0.03, None) * (1 - 0.5 * border)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fewlabel.data.phantoms._noise import Field, blur
 
-# Absorption of red, green and blue light, unit vectors. Hematoxylin and eosin as in Macenko et al., ISBI 2009 (the usual
-# reference slide), DAB as in Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 2001; the others by eye.
+# Absorption of red, green and blue light, unit vectors. Hematoxylin and eosin as in the usual reference slide for
+# Macenko et al., ISBI 2009; DAB as in Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 2001; the others by eye.
 HEMATOXYLIN = (0.563, 0.720, 0.406)
 BLUE_HEMATOXYLIN = (0.720, 0.590, 0.366)
 EOSIN = (0.216, 0.801, 0.558)
@@ -39,18 +39,19 @@ class Scan:
     noise: float
 
 
-def draw_scan(rng: np.random.Generator, stains: tuple[tuple[float, ...], ...], spread: float) -> Scan:
+def draw_scan(rng: np.random.Generator, stains: tuple[tuple[float, ...], ...], spread: float, turn: float) -> Scan:
     """Draw how a slide was stained: other batches of stain, other minutes in the bath, another scanner.
 
     Args:
         rng: source of the numbers.
         stains: absorption of each stain.
         spread: standard deviation of the logarithm of the strengths.
+        turn: standard deviation of each entry of the absorption vectors, which changes the hue.
 
     Returns:
         The slide's own stains and scanner.
     """
-    vectors = np.asarray(stains) + rng.normal(0, 0.05, (len(stains), 3))
+    vectors = np.asarray(stains) + rng.normal(0, turn, (len(stains), 3))
     vectors = np.clip(vectors, 0.02, None)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     strength = np.exp(rng.normal(0, spread, len(stains)))

@@ -19,6 +19,7 @@ from fewlabel.errors import ConfigError
 
 DATALIST = "datalist.json"
 LISTS = ("training", "validation", "unlabeled", "test")
+_FILES = ("image", "label", "class_label")
 
 
 def write_once(folder: str | Path, identity: dict[str, Any], write: Callable[[Path], None]) -> Path:
@@ -81,9 +82,7 @@ def _is_complete(folder: Path, identity: dict[str, Any]) -> bool:
         raise ConfigError(f"'{folder}' holds something else than this phantom set: remove it or choose another folder.")
     content = json.loads((folder / DATALIST).read_text())
     items = [item for name in LISTS for item in content.get(name, [])]
-    return all(
-        (folder / item[key]).is_file() for item in items for key in ("image", "label", "class_label") if key in item
-    )
+    return all((folder / item[key]).is_file() for item in items for key in _FILES if key in item)
 
 
 def _is_ours(folder: Path, identity: dict[str, Any]) -> bool:

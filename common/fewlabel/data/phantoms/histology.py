@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tissue stained with hematoxylin and eosin, drawn from numbers alone, with every nucleus as its own value.
 
-Nests of tumor cells, glands, collagen and infiltrates; nuclei that are dark, pale, long, blurred, that touch and overlap;
-red blood cells and strong eosin beside them, so that no one color or darkness is nuclei and nuclei alone. Stains mix as
-absorbing dyes do, and each slide has stains of its own. Everything is a function of ``(seed, slide, tile)``. The pictures
-exist so that each command runs anywhere; no claim about a method rests on them.
+Nests of tumor cells, glands, collagen and infiltrates; nuclei that are dark, pale, long, blurred, that touch and
+overlap; beside them red blood cells, mucin and strong eosin, so that neither color nor darkness alone tells nuclei.
+Stains mix as absorbing dyes do, and each slide has its own. Everything is a function of ``(seed, slide, tile)``. The
+pictures exist so that each command runs anywhere; no claim about a method rests on them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HistologySlide:
         rng = np.random.default_rng([*self.seed, 0])
         self.pattern = PATTERNS[pattern or str(rng.choice(list(PATTERNS)))]
         self.unit_px = float(rng.uniform(9.0, 12.5))
-        self.scan = draw_scan(rng, (HEMATOXYLIN, EOSIN, BLOOD), 0.22)
+        self.scan = draw_scan(rng, (HEMATOXYLIN, EOSIN, BLOOD), spread=0.22, turn=0.05)
 
     def tile(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         """Draw one tile.
@@ -69,7 +69,7 @@ def write_dataset(
     seed: int = 0,
     size: tuple[int, int] = SIZE,
 ) -> Path:
-    """Write tiles as PNG with uint16 instance maps and a Decathlon-style data list; nothing happens when they are there.
+    """Write tiles, uint16 instance maps and a Decathlon-style data list; nothing happens when they are there.
 
     Args:
         folder: where to; ``images``, ``labels`` and ``datalist.json`` are made in it.
