@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fewlabel.data.preflight import CheckReport, check
     from fewlabel.data.ranks import rank_sampler
     from fewlabel.data.readers import AnyReader
+    from fewlabel.data.regions import Made, precompute_regions, reading
 
 __all__ = [
     "SUFFIXES",
@@ -29,6 +30,7 @@ __all__ = [
     "CachedDataset",
     "CheckReport",
     "Datalist",
+    "Made",
     "Splits",
     "StreamLoader",
     "TestList",
@@ -36,8 +38,10 @@ __all__ = [
     "datalist_from_folders",
     "find_labels",
     "inference_items",
+    "precompute_regions",
     "rank_sampler",
     "read_datalist",
+    "reading",
     "splits",
     "test_items",
     "test_list",
@@ -59,6 +63,7 @@ _HOMES = {
     "preflight": ("CheckReport", "check"),
     "ranks": ("rank_sampler",),
     "readers": ("AnyReader",),
+    "regions": ("Made", "precompute_regions", "reading"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

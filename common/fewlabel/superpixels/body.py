@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fewlabel.kernels.components import fill_holes, largest_component

@@ -18,14 +18,17 @@ from fewlabel.transforms.color import (
 from fewlabel.transforms.geometry import RandWarp, RandWarpd, warp, warp_matrix
 from fewlabel.transforms.gridmask import RandGridMask, RandGridMaskd, grid_mask
 from fewlabel.transforms.labels import MapLabels, MapLabelsd, parse_label_map
+from fewlabel.transforms.regions import AddRegionsd, spacing_of
 from fewlabel.transforms.rgb import ToRGB, ToRGBd
 from fewlabel.transforms.save_overlay import SaveOverlayd, read_picture
 from fewlabel.transforms.strong import IMAGENET_MEAN, IMAGENET_STD, StrongAugmentd
+from fewlabel.transforms.two_views import TwoViewsd
 from fewlabel.transforms.uncertainty import BinaryEntropy, BinaryEntropyd
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "AddRegionsd",
     "BinaryEntropy",
     "BinaryEntropyd",
     "MapLabels",
@@ -44,9 +47,11 @@ __all__ = [
     "StrongAugmentd",
     "ToRGB",
     "ToRGBd",
+    "TwoViewsd",
     "grid_mask",
     "parse_label_map",
     "read_picture",
+    "spacing_of",
     "warp",
     "warp_matrix",
 ]
