@@ -62,13 +62,14 @@ def write_json(path: str | Path, content: Any) -> Path:
     return Path(path)
 
 
-def content_digest(paths: Iterable[str | Path]) -> str:
+def content_digest(paths: Iterable[str | Path], missing_ok: bool = False) -> str:
     """Return a hash of the names and contents of files: the same wherever they lie, another when one changes.
 
     A file is read once by this process, until its size or one of its times changes.
 
     Args:
         paths: files, in the order that matters.
+        missing_ok: a file that is not there counts by its name alone, for configs that are built without their data.
 
     Returns:
         64 hexadecimal digits.
@@ -85,7 +86,9 @@ def content_digest(paths: Iterable[str | Path]) -> str:
         try:
             content = _file_digest(path)
         except OSError as error:
-            raise ConfigError(f"file '{path}' cannot be read: {error.strerror}") from None
+            if not (missing_ok and isinstance(error, FileNotFoundError)):
+                raise ConfigError(f"file '{path}' cannot be read: {error.strerror}") from None
+            content = "missing"
         whole.update(f"{path.name}\0{content}\n".encode())
     return whole.hexdigest()
 

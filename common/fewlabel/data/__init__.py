@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fewlabel.data.ranks import rank_sampler
     from fewlabel.data.readers import AnyReader
     from fewlabel.data.sizes import split_by_size
+    from fewlabel.data.regions import Made, precompute_regions, reading
 
 __all__ = [
     "SUFFIXES",
@@ -33,6 +34,7 @@ __all__ = [
     "CheckReport",
     "Datalist",
     "ImageRegions",
+    "Made",
     "Splits",
     "StreamLoader",
     "TestList",
@@ -46,6 +48,10 @@ __all__ = [
     "rank_sampler",
     "read_datalist",
     "split_by_size",
+    "precompute_regions",
+    "rank_sampler",
+    "read_datalist",
+    "reading",
     "splits",
     "test_items",
     "test_list",
@@ -70,6 +76,7 @@ _HOMES = {
     "ranks": ("rank_sampler",),
     "readers": ("AnyReader",),
     "sizes": ("split_by_size",),
+    "regions": ("Made", "precompute_regions", "reading"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

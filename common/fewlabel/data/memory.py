@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory is free for this process, and how much a data item takes."""
+"""How much memory is free for this process, how much it has taken, and how much a data item takes."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ def _container(cgroup: Path) -> int | None:
         return limit - used + sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
     except (OSError, ValueError, IndexError):  # "max" is no number: no limit
         return None
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has held at a time; 0 where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def item_bytes(item: Any) -> int:

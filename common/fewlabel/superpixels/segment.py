@@ -1,34 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Superpixels computed once and kept on disk, whichever process asks.
-
-A label map lies in a file named by the SHA-256 of the image, the parameters and the version of the algorithm, so a
-changed pixel or parameter means another file, and nothing ever becomes out of date. Files appear whole or not at all;
-each begins with the SHA-256 of the rest, so a damaged one is noticed, reported in the log and computed again.
-"""
+"""Superpixels computed once and kept on disk, whichever process asks; see :mod:`fewlabel.superpixels.store`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabel.files import atomic, cache_dir
 from fewlabel.kernels import felzenszwalb as kernel
+from fewlabel.superpixels import store
 
 __all__ = ["felzenszwalb"]
-
-_DIGEST = 32
-_logger = logging.getLogger(__name__)
 
 
 def felzenszwalb(
@@ -75,57 +61,20 @@ def felzenszwalb(
     parameters = scale, sigma, min_size, spacing_mm, connectivity
     if image.is_complex() or image.ndim not in (4, 5):
         return kernel.felzenszwalb(image, *parameters)  # which says what is wrong
-    root = cache_dir() / "superpixels" if folder is None else Path(folder)
-    paths = [root / key[:2] / f"{key}.labels" for key in (_key(one, parameters) for one in image)]
-    found = [_read(path, tuple(image.shape[2:])) for path in paths]
+    facts = _facts(*parameters)
+    paths = [store.file_of(one, facts, folder) for one in image]
+    found = [store.read(path, tuple(image.shape[2:])) for path in paths]
     missing = [b for b, labels in enumerate(found) if labels is None]
     if missing or not found:
         for b, labels in zip(missing, kernel.felzenszwalb(image[missing], *parameters).cpu(), strict=True):
-            found[b] = narrow = _narrow(labels.numpy())
-            _write(paths[b], narrow)
+            found[b] = narrow = store.narrow(labels.numpy())
+            store.write(paths[b], narrow)
     known = [labels for labels in found if labels is not None]  # all of them, by now
     stacked = np.stack(known) if known else np.empty((0, *image.shape[2:]), np.uint16)
     return torch.from_numpy(stacked).to(image.device)
 
 
-def _key(image: Tensor, parameters: tuple[Any, ...]) -> str:
-    """Name of the file: a digest of all on which the labels depend."""
-    scale, sigma, min_size, spacing_mm, connectivity = parameters
+def _facts(scale: float, sigma: float, min_size: int, spacing_mm: Sequence[float] | None, *rest: Any) -> list[Any]:
+    """All on which the labels depend besides the image."""
     spacing = None if spacing_mm is None else [float(s) for s in spacing_mm]
-    facts = [kernel.VERSION, float(scale), float(sigma), float(min_size), spacing, connectivity]
-    facts += [str(image.dtype), list(image.shape)]
-    digest = hashlib.sha256(json.dumps(facts).encode())
-    digest.update(image.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _narrow(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels in the smallest of the two types."""
-    return labels.astype(np.uint16) if labels.max() < 2**16 else labels
-
-
-def _write(path: Path, labels: NDArray[Any]) -> None:
-    """Store labels, compressed, behind their digest."""
-    content = zlib.compress(labels.astype(labels.dtype.newbyteorder("<")).tobytes())
-    try:
-        with atomic(path) as temporary:
-            temporary.write_bytes(hashlib.sha256(content).digest() + content)
-    except OSError as error:
-        _logger.warning("superpixels are computed but not kept: %s", error)
-
-
-def _read(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """Labels of a file, or None if there is no such file or it is damaged."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        _logger.warning("superpixels are computed again: %s", error)
-        return None
-    if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
-        _logger.warning("superpixels are computed again: %s is damaged", path)
-        return None
-    content = zlib.decompress(data[_DIGEST:])
-    dtype = np.dtype(np.uint16 if len(content) == 2 * math.prod(shape) else np.int32)
-    return np.frombuffer(content, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
+    return [kernel.VERSION, float(scale), float(sigma), float(min_size), spacing, *rest]
