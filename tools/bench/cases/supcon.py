@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A set of embeddings against itself, with labels: the kernel, dense SupCon, and row chunks under checkpointing.
+"""A set of embeddings against itself, with labels: the kernel, dense SupCon in two forms, and row chunks.
 
+*dense* stores as few matrices as autograd allows; *published* takes the steps of the code that is in common use, each of
+which stores another matrix; chunks of rows go under activation checkpointing.
 pytorch-metric-learning's loss takes part where that package is installed (``pip install -e ".[bench]"``).
 Modes: the whole loss, and its log-sum-exp alone, which is where the N^2 operations are.
 GPU problems are bfloat16; there the dense form has its similarities in float32, as autocast would.
@@ -22,12 +24,29 @@ from tools.bench.case import Case, Implementation, Problem, Work
 TEMPERATURE, CLASSES, C = 0.07, 20, 128
 CPU_SIZES = {4096: 5, 16384: 1}  # N: rounds; dense takes half a minute and 8 GB for the second
 CUDA_SIZES = {4096: 30, 16384: 30, 32768: 10, 49152: 10, 65536: 10, 100_000: 10}
-MOST = {"dense": 49152, "metric-learning": 4096}  # rows: 60 GB; keeps many matrices of N x N
+MOST = {"dense": 49152, "published": 32768, "metric-learning": 4096}  # rows; matrices of N x N fill the memory
 
 
 def dense(features: Tensor, labels: Tensor) -> Tensor:
     """Return the loss from all similarities, stored; every row has a positive."""
     return _rows(features, features, labels, labels, 0) / features.shape[1]
+
+
+def published(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss by the usual steps; written for this benchmark, no line of it is anybody's.
+
+    The steps of the authors' code and of most others: logits less the largest of their row, a float matrix that marks
+    rows of one label, another that leaves out the diagonal, exponentials times the latter, the log of their sum, and
+    the mean of log-probabilities over marks.
+    """
+    similarities = (features @ features.mT).float() / TEMPERATURE
+    logits = similarities - similarities.max(dim=2, keepdim=True).values.detach()
+    same = (labels[:, :, None] == labels[:, None, :]).float()
+    others = 1 - torch.eye(features.shape[1], device=features.device)
+    positive = same * others
+    mass = (logits.exp() * others).sum(dim=2, keepdim=True)
+    log_probability = logits - mass.log()
+    return -((positive * log_probability).sum(dim=2) / positive.sum(dim=2)).mean()
 
 
 def chunked(features: Tensor, labels: Tensor, rows: int = 1024) -> Tensor:
@@ -107,7 +126,7 @@ def _make(n: int, dtype: torch.dtype, backward: bool, device: torch.device) -> t
 
 LIBRARY: dict[str, Implementation] = {"metric-learning": metric_learning}
 FORMS: dict[str, dict[str, Implementation]] = {
-    "": {"kernel": kernel, "dense": dense, "chunked": chunked}
+    "": {"kernel": kernel, "dense": dense, "published": published, "chunked": chunked}
     | (LIBRARY if find_spec("pytorch_metric_learning") else {}),
     "log-sum-exp, ": {"kernel": kernel_lse, "dense": dense_lse, "chunked": chunked_lse},
 }
