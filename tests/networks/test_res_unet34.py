@@ -54,8 +54,7 @@ def test_encoder_is_torchvisions_and_takes_its_weights(tmp_path: Path) -> None:
     stem = whole.relu(whole.bn1(whole.conv1(x)))
     expected = [stem]
     deep = whole.maxpool(stem)
-    for stage in (whole.layer1, whole.layer2, whole.layer3, whole.layer4):
-        expected.append(deep := stage(deep))
+    expected += [deep := stage(deep) for stage in (whole.layer1, whole.layer2, whole.layer3, whole.layer4)]
     found = network.encoder(x)
     assert [tuple(f.shape[1:]) for f in found] == [
         (64, 32, 48),

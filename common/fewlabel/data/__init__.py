@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from fewlabel.data.pseudo import pseudo_file, pseudo_items
     from fewlabel.data.ranks import rank_sampler
     from fewlabel.data.readers import AnyReader
-    from fewlabel.data.sizes import split_by_size
     from fewlabel.data.regions import Made, precompute_regions, reading
+    from fewlabel.data.sizes import split_by_size
 
 __all__ = [
     "SUFFIXES",
@@ -43,15 +43,13 @@ __all__ = [
     "find_labels",
     "image_size",
     "inference_items",
+    "precompute_regions",
     "pseudo_file",
     "pseudo_items",
     "rank_sampler",
     "read_datalist",
-    "split_by_size",
-    "precompute_regions",
-    "rank_sampler",
-    "read_datalist",
     "reading",
+    "split_by_size",
     "splits",
     "test_items",
     "test_list",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fewlabel.data.formats import files_of, kind
 from fewlabel.data.image_regions import image_size
@@ -17,7 +18,8 @@ def split_by_size(
     """Split a list by the number of pixels of the images, reading headers only.
 
     Args:
-        items: with an image each. What is no single picture (NIfTI, DICOM, channels in several files) counts as small.
+        items: with an image each. What is no single picture (NIfTI, DICOM, channels in several files) counts as small,
+            and so does what does not exist, which the check before inference reports.
         max_pixels: the most that a small image has.
         image_key: key of the image.
 
@@ -33,7 +35,7 @@ def split_by_size(
     for item in items:
         files = files_of(item[image_key])
         pixels = 0
-        if len(files) == 1 and kind(files[0]) == "picture":
+        if len(files) == 1 and kind(files[0]) == "picture" and Path(files[0]).is_file():
             try:
                 height, width = image_size(files[0])
                 pixels = height * width

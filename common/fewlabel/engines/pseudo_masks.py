@@ -68,8 +68,8 @@ class PseudoMaskWriter:
 class VoronoiWriter:
     """The work of a stage: the points that a network sees in every unlabeled image, and their Voronoi labels.
 
-    ``points/<n>_<name>.png`` marks them with 1 and ``voronoi/<n>_<name>.png`` holds 0 at edges of cells, 1 at seeds, 255
-    elsewhere. What an earlier, killed run has finished is not made again.
+    ``points/<n>_<name>.png`` marks them with 1 and ``voronoi/<n>_<name>.png`` holds 0 at edges of cells, 1 at seeds and
+    255 elsewhere. What an earlier, killed run has finished is not made again.
 
     Args:
         network: returns logits (1, 2, H, W) of background and object.
@@ -115,8 +115,8 @@ class VoronoiWriter:
         if not any(np.asarray(Image.open(file)).any() for file in sorted(folder.glob("points/*.png"))):
             raise DataError(
                 [
-                    "the point network finds no object in any image: look at the pseudo masks in stages_dir, then change "
-                    "cluster_rule, beta or min_object_px, or train it longer (point_epochs)"
+                    "the point network finds no object in any image: look at the pseudo masks in stages_dir, then "
+                    "change cluster_rule, beta or min_object_px, or train it longer (point_epochs)"
                 ]
             )
 

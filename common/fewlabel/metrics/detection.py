@@ -102,7 +102,7 @@ class DetectionScores:
 
 
 def match_points(pred: Points, truth: Points, radius: float, spacing: float | Sequence[float] = 1.0) -> Matches:
-    """Match points one to one: as many pairs as possible, and of those matchings the one of the smallest total distance.
+    """Match points one to one: as many pairs as possible, and of those matchings that of the smallest total distance.
 
     Args:
         pred: (P, 2) or (P, 3), in pixels, any numeric type.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of instance segmentation, each a function of one :class:`~fewlabel.metrics.Overlap`.
 
-All are in 0..1. Where neither map has an instance, prediction and truth agree: 1. Where only one has, every metric is 0.
+All are in 0..1. Where neither map has an instance, prediction and truth agree: 1. Where only one has, all are 0.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def panoptic_quality(overlap: Overlap, min_iou: float = 0.5) -> PanopticQuality:
 
     Args:
         overlap: of prediction and truth.
-        min_iou: a pair counts when its IoU is larger, in [0, 1). From 0.5 on no instance can be in two such pairs; below,
+        min_iou: a pair counts when its IoU is larger, in [0, 1). From 0.5 on no instance is in two such pairs; below,
             the one-to-one matching of the largest total IoU is taken.
 
     Raises:

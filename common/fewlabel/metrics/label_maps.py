@@ -91,7 +91,7 @@ class DetectionMetric(_LabelMapMetric):
 
     Args:
         radius_px: see :func:`~fewlabel.metrics.match_points`.
-        figure: ``f1``, ``precision`` and ``recall`` come from the sums of counts over all images; ``count_error`` is the
+        figure: ``f1``, ``precision`` and ``recall`` come from sums of counts over all images; ``count_error`` is the
             mean over images of ``abs(predicted - true)`` numbers of instances.
         truth: see :class:`InstanceMetric`.
         class_value: None takes maps as :class:`InstanceMetric` does. A number counts instances of this class only;

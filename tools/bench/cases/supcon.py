@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A set of embeddings against itself, with labels: the kernel, dense SupCon in two forms, and row chunks.
 
-*dense* stores as few matrices as autograd allows; *published* takes the steps of the code that is in common use, each of
+*dense* stores as few matrices as autograd allows; *published* takes the steps of the code in common use, each of
 which stores another matrix; chunks of rows go under activation checkpointing.
 pytorch-metric-learning's loss takes part where that package is installed (``pip install -e ".[bench]"``).
 Modes: the whole loss, and its log-sum-exp alone, which is where the N^2 operations are.
