@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from torch import Tensor
 
 from fewlabel.metrics._matching import assign, best_pairs
-from fewlabel.metrics._runs import Labels, instances, label_array, runs, sums
+from fewlabel.metrics._runs import Labels, as_array, instances, label_array, runs, sums
 from fewlabel.metrics.overlap import instance_overlap
 
 Points = NDArray[Any] | Tensor | Sequence[Sequence[float]]
@@ -102,7 +102,9 @@ class DetectionScores:
 
 
 def match_points(pred: Points, truth: Points, radius: float, spacing: float | Sequence[float] = 1.0) -> Matches:
-    """Match points one to one: as many pairs as possible, and of those matchings that of the smallest total distance.
+    """Match points one to one.
+
+    As many pairs as possible are matched, and of all such matchings the one of the smallest total distance is taken.
 
     Args:
         pred: (P, 2) or (P, 3), in pixels, any numeric type.
@@ -125,13 +127,14 @@ def match_points(pred: Points, truth: Points, radius: float, spacing: float | Se
         raise ValueError(f"expected a positive radius and spacing, got {radius!r} and {spacing!r}")
     p, t = _point_array(pred, "pred"), _point_array(truth, "truth")
     if not p.size or not t.size:
-        return Matches(*(np.zeros(0, np.int64) for _ in range(2)), np.zeros(0))
+        return Matches(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     if p.shape[1] != t.shape[1]:
         raise ValueError(f"expected points of one number of axes, got {p.shape} and {t.shape}")
-    near = KDTree(p * spacing).sparse_distance_matrix(KDTree(t * spacing), radius, output_type="ndarray")
+    reach = radius * (1 + 1e-9)  # 3 pixels of 0.1 um lie within 0.3 um
+    near = KDTree(p * spacing).sparse_distance_matrix(KDTree(t * spacing), reach, output_type="ndarray")
     i, j, distance = near["i"].astype(np.int64), near["j"].astype(np.int64), near["v"]
     # One pair more outweighs all that distances can add up to: less than 1 a pair.
-    chosen = assign(i, j, 1 + min(len(p), len(t)) - distance / radius) if i.size else i
+    chosen = assign(i, j, 1 + min(len(p), len(t)) - distance / reach) if i.size else i
     chosen = chosen[np.argsort(i[chosen])]
     return Matches(i[chosen], j[chosen], distance[chosen])
 
@@ -153,13 +156,13 @@ def objects_of(labels: Labels, class_map: Labels | None = None) -> Objects:
     """Return the centroid, and the class, of every instance.
 
     Args:
-        labels: (H, W) or (D, H, W), bool or integers, 0 is background.
+        labels: (H, W) or (D, H, W), whole numbers of any type, 0 is background.
         class_map: of the same shape, 0 where there is no class. An instance has the class of most of its pixels, of
             equally frequent ones the lowest; pixels of class 0 have no say.
 
     Raises:
-        TypeError: maps are neither bool nor integers.
-        ValueError: shapes differ or are neither 2-D nor 3-D; a value is negative.
+        TypeError: maps are neither bool nor real numbers.
+        ValueError: shapes differ or are neither 2-D nor 3-D; a value is negative or no whole number.
 
     Example:
         >>> import numpy as np
@@ -212,8 +215,7 @@ def class_detection_scores(
 
 
 def _point_array(points: Points, name: str) -> NDArray[np.float64]:
-    given: ArrayLike = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
-    array = np.asarray(given, dtype=np.float64)
+    array = as_array(points).astype(np.float64)
     if array.size and (array.ndim != 2 or array.shape[1] not in (2, 3) or not np.isfinite(array).all()):
         raise ValueError(f"{name}: expected finite numbers of shape (N, 2) or (N, 3), got {array.shape}")
     return array

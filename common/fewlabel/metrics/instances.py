@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of instance segmentation, each a function of one :class:`~fewlabel.metrics.Overlap`.
 
-All are in 0..1. Where neither map has an instance, prediction and truth agree: 1. Where only one has, all are 0.
+All are in 0..1. Where neither map has an instance, they agree: every metric is 1. Where only one has, all are 0.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def aggregated_jaccard(overlap: Overlap) -> float:
 
     Note:
         The code released with PSM (and the one it was taken from) differs there: such an instance takes prediction
-        number 0, so that the area of that prediction is added once more for each. Its AJI is never higher than this.
+        number 0, so that the area of that prediction is added for each. Its AJI is never higher than this one.
 
     References:
         N. Kumar et al., "A dataset and a technique for generalized nuclear segmentation for computational pathology",
@@ -107,7 +107,7 @@ def object_f1(overlap: Overlap, min_iou: float = 0.5) -> float:
         min_iou: see :func:`panoptic_quality`.
 
     Raises:
-        ValueError: ``min_iou`` is not in 0..1.
+        ValueError: ``min_iou`` is not in [0, 1).
     """
     return panoptic_quality(overlap, min_iou).rq
 
@@ -117,8 +117,8 @@ def panoptic_quality(overlap: Overlap, min_iou: float = 0.5) -> PanopticQuality:
 
     Args:
         overlap: of prediction and truth.
-        min_iou: a pair counts when its IoU is larger, in [0, 1). From 0.5 on no instance is in two such pairs; below,
-            the one-to-one matching of the largest total IoU is taken.
+        min_iou: a pair counts when its IoU is larger; in [0, 1). From 0.5 on no instance can be in two such pairs;
+            below, the one-to-one matching of the largest total IoU is taken.
 
     Raises:
         ValueError: ``min_iou`` is not in [0, 1).

@@ -42,10 +42,11 @@ class _LabelMapMetric(CumulativeIterationMetric):
         if y is None or y_pred.shape != y.shape or y_pred.ndim not in (4, 5) or y_pred.shape[1] != self.channels:
             expected = f"label maps of one shape, (B, {self.channels}, H, W) or (B, {self.channels}, D, H, W)"
             raise ValueError(f"expected {expected}, got {tuple(y_pred.shape)} and {y if y is None else tuple(y.shape)}")
-        truth = _whole(y)
+        pred, truth = y_pred.as_subclass(Tensor), y.as_subclass(Tensor)
         if self.truth == "components":
-            truth[:, 0] = connected_components(truth[:, 0] > 0, 8 if y.ndim == 4 else 26)[0]
-        rows = [self._row(*maps) for maps in zip(_whole(y_pred), truth, strict=True)]
+            merged = connected_components(truth[:, :1] > 0, 8 if y.ndim == 4 else 26)[0]
+            truth = torch.cat([merged, truth[:, 1:]], dim=1)
+        rows = [self._row(*maps) for maps in zip(pred, truth, strict=True)]
         return torch.tensor(rows, dtype=torch.float64, device=y_pred.device)
 
     @abstractmethod
@@ -91,8 +92,8 @@ class DetectionMetric(_LabelMapMetric):
 
     Args:
         radius_px: see :func:`~fewlabel.metrics.match_points`.
-        figure: ``f1``, ``precision`` and ``recall`` come from sums of counts over all images; ``count_error`` is the
-            mean over images of ``abs(predicted - true)`` numbers of instances.
+        figure: ``f1``, ``precision`` and ``recall`` come from the sums of counts over all images; ``count_error`` is
+            the mean over images of how far the number of predicted instances is from the true one.
         truth: see :class:`InstanceMetric`.
         class_value: None takes maps as :class:`InstanceMetric` does. A number counts instances of this class only;
             maps then have a second channel, the class of each pixel, as for MONAI's ``PanopticQualityMetric``.
@@ -194,12 +195,3 @@ def _stacked(pred: list[str], label: list[str]) -> Callable[[Any], tuple[list[Te
         )
 
     return maps
-
-
-def _whole(labels: Tensor) -> Tensor:
-    """Return whole numbers of any type as a plain tensor of integers; a copy."""
-    plain = labels.as_subclass(Tensor)
-    found = plain.long()
-    if plain.is_floating_point() and not torch.equal(found.to(plain.dtype), plain):
-        raise ValueError("expected a label map, whole numbers, got fractions")
-    return found.clone() if found is plain else found

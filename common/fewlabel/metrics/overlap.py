@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabel.metrics._runs import Labels, instances, label_array, runs, sums
+from fewlabel.metrics._runs import Labels, instances, label_array, numbered, runs, sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +62,16 @@ def instance_overlap(pred: Labels, truth: Labels) -> Overlap:
     """Count the pixels of every pair of instances in one pass.
 
     Args:
-        pred: (H, W) or (D, H, W), bool or integers of any width: 0 is background, pixels of equal value are one
-            instance. Values need not be consecutive. An array, or a tensor on any device.
+        pred: (H, W) or (D, H, W), whole numbers of any type: 0 is background, pixels of equal value are one instance.
+            Values need not be consecutive. An array, or a tensor on any device.
         truth: as ``pred``, of the same shape.
 
     Returns:
         What every metric of instances is made from.
 
     Raises:
-        TypeError: maps are neither bool nor integers.
-        ValueError: shapes differ or are neither 2-D nor 3-D; a value is negative.
+        TypeError: maps are neither bool nor real numbers.
+        ValueError: shapes differ or are neither 2-D nor 3-D; a value is negative or no whole number.
 
     Note:
         Pixels are first joined to runs of equal values, and only runs are sorted: time is linear in pixels plus
@@ -92,7 +92,7 @@ def instance_overlap(pred: Labels, truth: Labels) -> Overlap:
     pred_ids, p = instances(p.ravel()[starts])
     truth_ids, t = instances(t.ravel()[starts])
     both = (p >= 0) & (t >= 0)
-    pairs, pair = np.unique(t[both] * pred_ids.size + p[both], return_inverse=True)
+    pairs, pair = numbered(t[both] * pred_ids.size + p[both])
     truth_index, pred_index = np.divmod(pairs, max(1, pred_ids.size))
     histograms = ((p, length, pred_ids.size), (t, length, truth_ids.size), (pair, length[both], pairs.size))
     pred_area, truth_area, shared = (sums(*parts).astype(np.int64) for parts in histograms)  # exact up to 2^53
