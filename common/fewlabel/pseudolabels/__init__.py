@@ -6,7 +6,7 @@ from __future__ import annotations
 from fewlabel.kernels.kmeans import kmeans
 from fewlabel.pseudolabels.activation_maps import activation_maps, class_activation_maps
 from fewlabel.pseudolabels.clean import clean_mask
-from fewlabel.pseudolabels.cluster_rules import ClusterMeans, darkest, hottest, released
+from fewlabel.pseudolabels.cluster_rules import ClusterMeans, bluest, darkest, hottest, released
 from fewlabel.pseudolabels.clustering import cluster_pixels, fused_features, semantic_clusters
 from fewlabel.pseudolabels.colormap import jet
 from fewlabel.pseudolabels.peaks import peaks
@@ -22,6 +22,7 @@ __all__ = [
     "ClusterSegmenter",
     "OtsuSegmenter",
     "activation_maps",
+    "bluest",
     "class_activation_maps",
     "clean_mask",
     "cluster_pixels",
