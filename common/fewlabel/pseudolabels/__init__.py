@@ -11,7 +11,14 @@ from fewlabel.pseudolabels.clustering import cluster_pixels, fused_features, sem
 from fewlabel.pseudolabels.colormap import jet
 from fewlabel.pseudolabels.peaks import peaks
 from fewlabel.pseudolabels.segmenters import ClusterSegmenter, OtsuSegmenter, mask_logits
-from fewlabel.pseudolabels.self_activation import normalize_maps, orient_maps, resize_maps, self_activation_map
+from fewlabel.pseudolabels.self_activation import (
+    fuse_layers,
+    layer_maps,
+    normalize_maps,
+    orient_maps,
+    resize_maps,
+    self_activation_map,
+)
 from fewlabel.pseudolabels.stain_classes import stain_classes
 from fewlabel.pseudolabels.stains import optical_density, stain_densities
 from fewlabel.pseudolabels.voronoi import voronoi_targets
@@ -27,10 +34,12 @@ __all__ = [
     "clean_mask",
     "cluster_pixels",
     "darkest",
+    "fuse_layers",
     "fused_features",
     "hottest",
     "jet",
     "kmeans",
+    "layer_maps",
     "mask_logits",
     "normalize_maps",
     "optical_density",

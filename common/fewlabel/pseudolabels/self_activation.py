@@ -59,15 +59,51 @@ def self_activation_map(
         arXiv:2308.11144. The paper takes one layer, the released code the mean of several; the code's 1e-7 in the
         denominator of minmax is left out; ``toward`` and ``margin_px`` are ours.
     """
+    maps = layer_maps(network, images, layers, target, margin_px)
+    oriented = maps if toward is None else [orient_maps(m, toward) for m in maps]
+    return fuse_layers(oriented, images.shape[2:], order)
+
+
+def layer_maps(
+    network: nn.Module, images: Tensor, layers: Sequence[str], target: Target = 0, margin_px: int = 0
+) -> list[Tensor]:
+    """Return what :func:`self_activation_map` starts from: Grad-CAM of each layer, of both signs.
+
+    Args:
+        network: as there; so are all other arguments.
+        images: (B, C, *space).
+        layers: names of layers.
+        target: the score.
+        margin_px: mirrored pixels on each side; less than the images have.
+
+    Returns:
+        For each layer (B, 1, *grid); with a margin on the images' grid.
+
+    Raises:
+        ValueError: as in :func:`fewlabel.pseudolabels.activation_maps`.
+    """
+    maps = activation_maps(network, _mirrored(images, margin_px), layers, target, positive=False)
+    return [_inner(m, images.shape[2:], margin_px) for m in maps] if margin_px else maps
+
+
+def fuse_layers(maps: Sequence[Tensor], size: Sequence[int], order: Order = "relu_then_minmax") -> Tensor:
+    """Return what :func:`self_activation_map` ends with: one map of several layers' maps.
+
+    Args:
+        maps: for each layer (B, 1, *grid), of both signs.
+        size: of the images.
+        order: see :func:`self_activation_map`.
+
+    Returns:
+        (B, 1, *size) in [0, 1].
+
+    Raises:
+        ValueError: for another order.
+    """
     if order not in ("relu_then_minmax", "minmax_then_mean"):
         raise ValueError(f"order is {order!r}, expected 'relu_then_minmax' or 'minmax_then_mean'")
-    parts = []
-    for maps in activation_maps(network, _mirrored(images, margin_px), layers, target, positive=False):
-        inner = _inner(maps, images.shape[2:], margin_px) if margin_px else maps
-        oriented = inner if toward is None else orient_maps(inner, toward)
-        kept = oriented.clamp(min=0) if order == "relu_then_minmax" else oriented
-        parts.append(resize_maps(normalize_maps(kept), images.shape[2:]))
-    return normalize_maps(torch.stack(parts).mean(dim=0))
+    kept = [m.clamp(min=0) if order == "relu_then_minmax" else m for m in maps]
+    return normalize_maps(torch.stack([resize_maps(normalize_maps(m), size) for m in kept]).mean(dim=0))
 
 
 def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -137,4 +173,4 @@ def _mirrored(images: Tensor, margin: int) -> Tensor:
 def _inner(maps: Tensor, space: Sequence[int], margin: int) -> Tensor:
     """Return the part of maps of mirrored images that belongs to the images, on their grid."""
     wide = resize_maps(maps, [n + 2 * margin for n in space])
-    return wide[(..., *(slice(margin, margin + n) for n in space))]
+    return wide[(slice(None), slice(None), *(slice(margin, margin + n) for n in space))]

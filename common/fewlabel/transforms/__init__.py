@@ -18,6 +18,17 @@ from fewlabel.transforms.color import (
 from fewlabel.transforms.geometry import RandWarp, RandWarpd, warp, warp_matrix
 from fewlabel.transforms.gridmask import RandGridMask, RandGridMaskd, grid_mask
 from fewlabel.transforms.labels import MapLabels, MapLabelsd, parse_label_map
+from fewlabel.transforms.pseudolabels import (
+    CleanMaskd,
+    OpticalDensityd,
+    OtsuWatershedd,
+    Peaksd,
+    SelfActivationMapd,
+    SemanticClustersd,
+    StainClassesd,
+    StainDensitiesd,
+    VoronoiTargetsd,
+)
 from fewlabel.transforms.rgb import ToRGB, ToRGBd
 from fewlabel.transforms.save_overlay import SaveOverlayd, read_picture
 from fewlabel.transforms.strong import IMAGENET_MEAN, IMAGENET_STD, StrongAugmentd
@@ -28,8 +39,12 @@ __all__ = [
     "IMAGENET_STD",
     "BinaryEntropy",
     "BinaryEntropyd",
+    "CleanMaskd",
     "MapLabels",
     "MapLabelsd",
+    "OpticalDensityd",
+    "OtsuWatershedd",
+    "Peaksd",
     "RandColorJitter",
     "RandColorJitterd",
     "RandGaussianBlur",
@@ -41,9 +56,14 @@ __all__ = [
     "RandWarp",
     "RandWarpd",
     "SaveOverlayd",
+    "SelfActivationMapd",
+    "SemanticClustersd",
+    "StainClassesd",
+    "StainDensitiesd",
     "StrongAugmentd",
     "ToRGB",
     "ToRGBd",
+    "VoronoiTargetsd",
     "grid_mask",
     "parse_label_map",
     "read_picture",
