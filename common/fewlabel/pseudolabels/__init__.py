@@ -6,12 +6,19 @@ from __future__ import annotations
 from fewlabel.kernels.kmeans import kmeans
 from fewlabel.pseudolabels.activation_maps import activation_maps, class_activation_maps
 from fewlabel.pseudolabels.clean import clean_mask
-from fewlabel.pseudolabels.cluster_rules import ClusterMeans, darkest, hottest, released
+from fewlabel.pseudolabels.cluster_rules import ClusterMeans, bluest, darkest, hottest, released
 from fewlabel.pseudolabels.clustering import cluster_pixels, fused_features, semantic_clusters
 from fewlabel.pseudolabels.colormap import jet
 from fewlabel.pseudolabels.peaks import peaks
 from fewlabel.pseudolabels.segmenters import ClusterSegmenter, OtsuSegmenter, mask_logits
-from fewlabel.pseudolabels.self_activation import normalize_maps, orient_maps, resize_maps, self_activation_map
+from fewlabel.pseudolabels.self_activation import (
+    fuse_layers,
+    layer_maps,
+    normalize_maps,
+    orient_maps,
+    resize_maps,
+    self_activation_map,
+)
 from fewlabel.pseudolabels.stain_classes import stain_classes
 from fewlabel.pseudolabels.stains import optical_density, stain_densities
 from fewlabel.pseudolabels.voronoi import voronoi_targets
@@ -22,14 +29,17 @@ __all__ = [
     "ClusterSegmenter",
     "OtsuSegmenter",
     "activation_maps",
+    "bluest",
     "class_activation_maps",
     "clean_mask",
     "cluster_pixels",
     "darkest",
+    "fuse_layers",
     "fused_features",
     "hottest",
     "jet",
     "kmeans",
+    "layer_maps",
     "mask_logits",
     "normalize_maps",
     "optical_density",

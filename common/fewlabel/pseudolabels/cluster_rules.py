@@ -15,11 +15,13 @@ class ClusterMeans(NamedTuple):
 
     Args:
         density: (B, K) optical density, the mean of red, green and blue of the images.
+        hematoxylin: (B, K) its share in that, by :func:`fewlabel.pseudolabels.stain_densities`.
         heat: (B, K) activation map; None where clusters come from colors alone.
         features: (B, K, D) what was clustered.
     """
 
     density: Tensor
+    hematoxylin: Tensor
     heat: Tensor | None
     features: Tensor
 
@@ -43,6 +45,21 @@ def darkest(means: ClusterMeans) -> Tensor:
         Ours. The paper speaks of picking the foreground and is silent about how.
     """
     return _first_highest(means.density)
+
+
+def bluest(means: ClusterMeans) -> Tensor:
+    """Choose the cluster with most hematoxylin, the stain of nuclei, among however much eosin.
+
+    Args:
+        means: of the clusters.
+
+    Returns:
+        (B,) int64, the index of the cluster of nuclei.
+
+    References:
+        Ours, for tissue whose eosin is as dark as its nuclei.
+    """
+    return _first_highest(means.hematoxylin)
 
 
 def hottest(means: ClusterMeans) -> Tensor:
@@ -83,7 +100,7 @@ def released(means: ClusterMeans) -> Tensor:
     return _first_highest(-means.features[..., :2].sum(dim=-1))
 
 
-RULES: dict[str, Rule] = {"darkest": darkest, "hottest": hottest, "released": released}
+RULES: dict[str, Rule] = {"bluest": bluest, "darkest": darkest, "hottest": hottest, "released": released}
 
 
 def rule_of(rule: str | Rule) -> Rule:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fewlabel.kernels.kmeans import kmeans
 from fewlabel.pseudolabels.cluster_rules import ClusterMeans, Rule, rule_of
 from fewlabel.pseudolabels.colormap import jet
-from fewlabel.pseudolabels.stains import optical_density
+from fewlabel.pseudolabels.stains import optical_density, stain_densities
 
 Features = Literal["scalar", "sum", "released"]
 BETA = 2.5
@@ -42,8 +42,8 @@ def semantic_clusters(
             alone (beta = infinity).
         clusters: K.
         beta: weight of the colors; not used without maps.
-        rule: which cluster are the nuclei: ``"darkest"``, ``"hottest"``, ``"released"``, or a function of
-            :class:`~fewlabel.pseudolabels.ClusterMeans`.
+        rule: which cluster are the nuclei: ``"darkest"``, ``"bluest"``, ``"hottest"``, ``"released"``, or a function
+            of :class:`~fewlabel.pseudolabels.ClusterMeans`.
         features: see :func:`fused_features`.
         restarts: starts of K-means, of which the best counts.
         iterations: most iterations of each.
@@ -114,8 +114,10 @@ def cluster_pixels(
         seed=seed,
     )
     density = optical_density(images.float()).mean(dim=1, keepdim=True)
+    hematoxylin = stain_densities(images.float())[:, :1]
     heat = None if maps is None else cluster_means(maps, found.labels, clusters)[..., 0]
-    means = ClusterMeans(cluster_means(density, found.labels, clusters)[..., 0], heat, found.centers)
+    dark, blue = (cluster_means(values, found.labels, clusters)[..., 0] for values in (density, hematoxylin))
+    means = ClusterMeans(dark, blue, heat, found.centers)
     return found.labels.view(-1, 1, *space), means
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from fewlabel.pseudolabels.clean import clean_mask
 from fewlabel.pseudolabels.cluster_rules import Rule
 from fewlabel.pseudolabels.clustering import BETA, Features, semantic_clusters
 from fewlabel.pseudolabels.self_activation import Order, self_activation_map
-from fewlabel.pseudolabels.stains import Vectors, optical_density
+from fewlabel.pseudolabels.stains import Vectors, optical_density, stain_densities
 from fewlabel.pseudolabels.watershed import otsu_mask
 
 CERTAIN = 5.0  # softmax gives the class of a pixel 0.99995
@@ -50,8 +51,11 @@ class ClusterSegmenter(nn.Module):
         score_network: images (B, 3, H, W) to scores (B, 1); None clusters colors alone. It has seen images in [0, 1],
             as this module does.
         layers: names of the network's layers; None takes its ``shallow_layers``.
-        order: see :func:`fewlabel.pseudolabels.self_activation_map`.
-        fix_sign: turn maps toward optical density; the released code does not.
+        order: see :func:`fewlabel.pseudolabels.self_activation_map`. The paper's ``"relu_then_minmax"`` can leave
+            nothing of a map whose sign was fixed.
+        toward: what fixes the sign of maps: optical ``"density"``, that of ``"hematoxylin"``, or None, nothing, as in
+            the released code.
+        margin_px: see :func:`fewlabel.pseudolabels.self_activation_map`; at most the image's shorter side - 1 is used.
         clusters: see :func:`fewlabel.pseudolabels.semantic_clusters`; so are the next three.
         beta: weight of the colors.
         rule: which cluster are the nuclei.
@@ -69,8 +73,9 @@ class ClusterSegmenter(nn.Module):
         self,
         score_network: nn.Module | None = None,
         layers: Sequence[str] | None = None,
-        order: Order = "relu_then_minmax",
-        fix_sign: bool = True,
+        order: Order = "minmax_then_mean",
+        toward: Literal["density", "hematoxylin"] | None = "density",
+        margin_px: int = 32,
         clusters: int = 3,
         beta: float = BETA,
         rule: str | Rule = "darkest",
@@ -86,7 +91,7 @@ class ClusterSegmenter(nn.Module):
         if score_network is not None and not self.layers:
             raise ValueError(f"{type(score_network).__name__} has no shallow_layers: name its layers")
         self.order: Order = order
-        self.fix_sign = fix_sign
+        self.toward, self.margin_px = toward, margin_px
         self.clusters, self.beta, self.rule, self.seed = clusters, beta, rule, seed
         self.features: Features = features
         self.min_object_px, self.max_hole_px, self.released_cleaning = min_object_px, max_hole_px, released_cleaning
@@ -110,8 +115,15 @@ class ClusterSegmenter(nn.Module):
         """
         if self.score_network is None:
             return None
-        toward = optical_density(images).mean(dim=1, keepdim=True) if self.fix_sign else None
-        return self_activation_map(self.score_network, images, self.layers, order=self.order, toward=toward)
+        toward = {
+            None: lambda: None,
+            "density": lambda: optical_density(images).mean(dim=1, keepdim=True),
+            "hematoxylin": lambda: stain_densities(images)[:, :1],
+        }[self.toward]()
+        margin = min(self.margin_px, min(images.shape[2:]) - 1)
+        return self_activation_map(
+            self.score_network, images, self.layers, order=self.order, toward=toward, margin_px=margin
+        )
 
     def mask(self, images: Tensor) -> Tensor:
         """Return the clean pseudo mask (B, 1, H, W) uint8 of images.

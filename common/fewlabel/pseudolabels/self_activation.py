@@ -21,6 +21,7 @@ def self_activation_map(
     target: Target = 0,
     order: Order = "relu_then_minmax",
     toward: Tensor | None = None,
+    margin_px: int = 0,
 ) -> Tensor:
     r"""Return one map for each image from Grad-CAM of several layers, on the images' grid.
 
@@ -38,7 +39,11 @@ def self_activation_map(
         order: ``"relu_then_minmax"``, the formula above; ``"minmax_then_mean"``, the released code, whose ReLU comes
             after the first minmax and has no effect, so that the most negative region can end up as 0 or as 1.
         toward: (B, 1, *space) on the images' grid, such as their optical density. The sign of a map of a network
-            without labels is arbitrary; a layer's map that correlates negatively with ``toward`` is negated.
+            without labels is arbitrary; a layer's map that correlates negatively with ``toward`` is negated. It may
+            then be negative everywhere, and ``"relu_then_minmax"`` leaves nothing of it.
+        margin_px: images are continued by so many mirrored pixels on each side, of which the maps are freed again
+            before anything is normalized. The zeros with which convolutions pad images answer so strongly that they can
+            be all that a map shows.
 
     Returns:
         (B, 1, *space) in [0, 1], 0 everywhere where a map is constant.
@@ -52,16 +57,53 @@ def self_activation_map(
     References:
         Chen et al., Exploring unsupervised cell recognition with prior self-activation maps, MICCAI 2023,
         arXiv:2308.11144. The paper takes one layer, the released code the mean of several; the code's 1e-7 in the
-        denominator of minmax is left out; ``toward`` is ours.
+        denominator of minmax is left out; ``toward`` and ``margin_px`` are ours.
+    """
+    maps = layer_maps(network, images, layers, target, margin_px)
+    oriented = maps if toward is None else [orient_maps(m, toward) for m in maps]
+    return fuse_layers(oriented, images.shape[2:], order)
+
+
+def layer_maps(
+    network: nn.Module, images: Tensor, layers: Sequence[str], target: Target = 0, margin_px: int = 0
+) -> list[Tensor]:
+    """Return what :func:`self_activation_map` starts from: Grad-CAM of each layer, of both signs.
+
+    Args:
+        network: as there; so are all other arguments.
+        images: (B, C, *space).
+        layers: names of layers.
+        target: the score.
+        margin_px: mirrored pixels on each side; less than the images have.
+
+    Returns:
+        For each layer (B, 1, *grid); with a margin on the images' grid.
+
+    Raises:
+        ValueError: as in :func:`fewlabel.pseudolabels.activation_maps`.
+    """
+    maps = activation_maps(network, _mirrored(images, margin_px), layers, target, positive=False)
+    return [_inner(m, images.shape[2:], margin_px) for m in maps] if margin_px else maps
+
+
+def fuse_layers(maps: Sequence[Tensor], size: Sequence[int], order: Order = "relu_then_minmax") -> Tensor:
+    """Return what :func:`self_activation_map` ends with: one map of several layers' maps.
+
+    Args:
+        maps: for each layer (B, 1, *grid), of both signs.
+        size: of the images.
+        order: see :func:`self_activation_map`.
+
+    Returns:
+        (B, 1, *size) in [0, 1].
+
+    Raises:
+        ValueError: for another order.
     """
     if order not in ("relu_then_minmax", "minmax_then_mean"):
         raise ValueError(f"order is {order!r}, expected 'relu_then_minmax' or 'minmax_then_mean'")
-    parts = []
-    for maps in activation_maps(network, images, layers, target, positive=False):
-        oriented = maps if toward is None else orient_maps(maps, toward)
-        kept = oriented.clamp(min=0) if order == "relu_then_minmax" else oriented
-        parts.append(resize_maps(normalize_maps(kept), images.shape[2:]))
-    return normalize_maps(torch.stack(parts).mean(dim=0))
+    kept = [m.clamp(min=0) if order == "relu_then_minmax" else m for m in maps]
+    return normalize_maps(torch.stack([resize_maps(normalize_maps(m), size) for m in kept]).mean(dim=0))
 
 
 def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -119,3 +161,16 @@ def orient_maps(maps: Tensor, toward: Tensor) -> Tensor:
     small = nn.functional.interpolate(toward.to(maps.dtype), maps.shape[2:], mode="area")
     covariance = ((maps - maps.mean(space, keepdim=True)) * small).sum(space, keepdim=True)
     return torch.where(covariance < 0, -maps, maps)
+
+
+def _mirrored(images: Tensor, margin: int) -> Tensor:
+    """Continue images (B, C, *space) on all sides by their mirror image."""
+    if margin == 0:
+        return images
+    return nn.functional.pad(images, (margin,) * (2 * (images.ndim - 2)), mode="reflect")
+
+
+def _inner(maps: Tensor, space: Sequence[int], margin: int) -> Tensor:
+    """Return the part of maps of mirrored images that belongs to the images, on their grid."""
+    wide = resize_maps(maps, [n + 2 * margin for n in space])
+    return wide[(slice(None), slice(None), *(slice(margin, margin + n) for n in space))]
