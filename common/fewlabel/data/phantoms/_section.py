@@ -113,7 +113,7 @@ def populate(
             nest, crowding = float(section.nest[y, x]), float(section.crowding[y, x])
             gathered = 0.08 + (1 - 0.8 * nest) * (crowding > 0.3)
             chance = {"tumor": nest, "lymphocyte": gathered, "spindle": 1 - nest}[name]
-            if rng.uniform() > chance or section.lumen[y, x] > 0.1:
+            if rng.uniform() > chance or section.lumen[y, x] > 0.1 or crowd.labels[y, x]:
                 continue
             along = float(np.arctan2(slope_x[y, x], -slope_y[y, x]))
             angle = along + rng.normal(0, 0.2) if name == "spindle" else rng.uniform(0, np.pi)
