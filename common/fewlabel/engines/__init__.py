@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fewlabel.engines.stage import Stage
 from fewlabel.engines.steps import (
+    ContrastivePretrainingStep,
     CrossPseudoSupervisionStep,
     MeanTeacherStep,
     MinMaxSimilarityStep,
@@ -14,6 +15,7 @@ from fewlabel.engines.steps import (
 from fewlabel.engines.trainer import StreamTrainer
 
 __all__ = [
+    "ContrastivePretrainingStep",
     "CrossPseudoSupervisionStep",
     "MeanTeacherStep",
     "MinMaxSimilarityStep",

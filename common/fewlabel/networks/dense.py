@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from monai.networks.nets import BasicUNet, DynUNet, FlexibleUNet
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
@@ -20,6 +21,10 @@ class DenseUNet(nn.Module, ABC):
     weights are MONAI's, so that the weights of one fit the other. ``network(x)`` is
     ``network.segment(network.decode(network.encode(x)))``. All three can be scripted.
     """
+
+    if TYPE_CHECKING:  # MONAI's layers are not typed
+
+        def __getattr__(self, name: str) -> Any: ...
 
     @abstractmethod
     def encode(self, image: Tensor) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -83,7 +84,7 @@ class DualUNet(nn.Module):
 
 
 @torch.no_grad()
-def _first_half(conv: nn.Module) -> nn.Module:
+def _first_half(conv: Any) -> Any:
     """Let a 1x1 convolution return the first half of its channels."""
     conv.weight.zero_().flatten(1)[:, : conv.out_channels].fill_diagonal_(1)
     conv.bias.zero_()

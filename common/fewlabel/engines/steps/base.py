@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from fewlabel.errors import ConfigError
 from fewlabel.losses import sigmoid_ramp_up
-from fewlabel.networks import Twin
 from fewlabel.networks.statistics import kept_statistics
 
 LabeledStreams = Literal["single", "halves", "independent"]
@@ -36,7 +35,7 @@ class TrainingStep(nn.Module, ABC):
         iteration: optimizer steps seen, kept in the state dict.
 
     Args:
-        network: the pair of networks.
+        network: what inference uses: a pair of networks, for most methods.
         loss: supervised loss, called as ``loss(logits, label)``.
         statistics: ``"labeled"``: the running statistics of BatchNorm, by which inference normalizes, are those of
             labeled images; ``"all"``: unlabeled images, as strongly as they are augmented, move them too.
@@ -47,8 +46,9 @@ class TrainingStep(nn.Module, ABC):
 
     labeled_streams: LabeledStreams = "single"
     iteration: Tensor
+    network: Any  # as specific as the method
 
-    def __init__(self, network: Twin, loss: nn.Module, statistics: str = "labeled") -> None:
+    def __init__(self, network: nn.Module, loss: nn.Module, statistics: str = "labeled") -> None:
         super().__init__()
         if statistics not in ("labeled", "all"):
             raise ConfigError(f"batchnorm_statistics '{statistics}' is neither labeled nor all")
@@ -99,10 +99,23 @@ def labeled_pairs(batch: Batch, count: int) -> list[tuple[Tensor, Tensor]]:
     Raises:
         ValueError: when the batch has another number of streams.
     """
-    streams = batch.get("labeled", [])
+    return [(plain(s["image"]), plain(s["label"])) for s in labeled_batches(batch, count)]
+
+
+def labeled_batches(batch: Batch, count: int) -> list[Batch]:
+    """Return the batch of each labeled stream.
+
+    Args:
+        batch: see :class:`TrainingStep`.
+        count: how many streams the step needs.
+
+    Raises:
+        ValueError: when the batch has another number of streams.
+    """
+    streams: list[Batch] = batch.get("labeled", [])
     if len(streams) != count:
         raise ValueError(f"the batch has {len(streams)} labeled streams, expected {count}: check labeled_streams")
-    return [(_plain(s["image"]), _plain(s["label"])) for s in streams]
+    return streams
 
 
 def unlabeled_images(batch: Batch) -> Tensor:
@@ -119,9 +132,13 @@ def unlabeled_images(batch: Batch) -> Tensor:
     """
     if batch.get("unlabeled") is None:
         raise ConfigError("this method needs unlabeled images: give the data loader an unlabeled data set")
-    return _plain(batch["unlabeled"]["image"])
+    return plain(batch["unlabeled"]["image"])
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Drop metadata subclasses, which slow every operation down."""
+def plain(tensor: Tensor) -> Tensor:
+    """Drop metadata subclasses, which slow every operation down.
+
+    Args:
+        tensor: a tensor or MONAI's ``MetaTensor``.
+    """
     return tensor.as_subclass(torch.Tensor)
