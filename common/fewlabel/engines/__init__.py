@@ -6,6 +6,7 @@ from __future__ import annotations
 from fewlabel.engines.pseudo_masks import PseudoMaskWriter, VoronoiWriter
 from fewlabel.engines.stage import Stage
 from fewlabel.engines.steps import (
+    ContrastivePretrainingStep,
     CrossPseudoSupervisionStep,
     MeanTeacherStep,
     MinMaxSimilarityStep,
@@ -17,6 +18,7 @@ from fewlabel.engines.steps import (
 from fewlabel.engines.trainer import StreamTrainer
 
 __all__ = [
+    "ContrastivePretrainingStep",
     "CrossPseudoSupervisionStep",
     "MeanTeacherStep",
     "MinMaxSimilarityStep",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -114,6 +115,32 @@ def ramped_decay(iteration: int, decay: float) -> float:
         [0.0, 0.5, 0.67, 0.99]
     """
     return min(decay, 1 - 1 / (iteration + 1))
+
+
+def cosine_decay(iteration: int, total: int, decay: float) -> float:
+    """Return 1 - (1 - decay) (1 + cos(pi t / T)) / 2: from ``decay`` up to 1, slowly at both ends.
+
+    Args:
+        iteration: t, 0 or more; from T on, the share is 1.
+        total: T, iterations of the whole training.
+        decay: share of the old weights that stays at first.
+
+    Returns:
+        The share for this iteration.
+
+    Raises:
+        ValueError: when ``total`` is below 1.
+
+    References:
+        Grill et al., BYOL, NeurIPS 2020, arXiv:2006.07733, section 3.2.
+
+    Example:
+        >>> [round(cosine_decay(t, 100, 0.99), 4) for t in (0, 50, 100, 200)]
+        [0.99, 0.995, 1.0, 1.0]
+    """
+    if total < 1:
+        raise ValueError(f"total is {total}, expected 1 or more")
+    return 1 - (1 - decay) * (1 + math.cos(math.pi * min(iteration / total, 1))) / 2
 
 
 def _matched(teacher: nn.Module, student: nn.Module, kind: str) -> Iterator[tuple[Slot, Slot]]:

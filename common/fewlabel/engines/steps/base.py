@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from fewlabel.errors import ConfigError
 from fewlabel.losses import sigmoid_ramp_up
-from fewlabel.networks import Twin
 from fewlabel.networks.statistics import kept_statistics
 
 LabeledStreams = Literal["single", "halves", "independent"]
@@ -28,7 +27,7 @@ class TrainingStep(nn.Module, ABC):
     ``DistributedDataParallel``: parameters that get no gradient have ``requires_grad`` False.
 
     A batch is ``{"labeled": [batch, ...], "unlabeled": batch}``; each inner batch has ``"image"`` (B, C, H, W)
-    float32 and, when labeled, ``"label"`` (B, L, H, W), whatever the loss compares logits with.
+    float32 and, when labeled, ``"label"`` (B, 1, H, W) float32 in [0, 1].
 
     Attributes:
         labeled_streams: what the loader delivers under ``"labeled"``: ``"single"``, one batch; ``"halves"``, one
@@ -36,15 +35,26 @@ class TrainingStep(nn.Module, ABC):
         iteration: optimizer steps seen, kept in the state dict.
 
     Args:
-        network: what inference uses.
+        network: what inference uses: a pair of networks, for most methods.
+        loss: supervised loss, called as ``loss(logits, label)``.
+        statistics: ``"labeled"``: the running statistics of BatchNorm, by which inference normalizes, are those of
+            labeled images; ``"all"``: unlabeled images, as strongly as they are augmented, move them too.
+
+    Raises:
+        ConfigError: when ``statistics`` is neither.
     """
 
     labeled_streams: LabeledStreams = "single"
     iteration: Tensor
+    network: Any  # as specific as the method
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, loss: nn.Module, statistics: str = "labeled") -> None:
         super().__init__()
+        if statistics not in ("labeled", "all"):
+            raise ConfigError(f"batchnorm_statistics '{statistics}' is neither labeled nor all")
         self.network = network
+        self.loss = loss
+        self.statistics = statistics
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
 
     @abstractmethod
@@ -66,29 +76,6 @@ class TrainingStep(nn.Module, ABC):
     def ramp(self, length: int) -> Tensor:
         """Return the weight of a term that fades in over ``length`` iterations."""
         return sigmoid_ramp_up(self.iteration, length)
-
-
-class TwinStep(TrainingStep):
-    """Train a pair of networks on labels, with whatever else a method asks of them.
-
-    Args:
-        network: the pair of networks.
-        loss: supervised loss, called as ``loss(logits, label)``.
-        statistics: ``"labeled"``: the running statistics of BatchNorm, by which inference normalizes, are those of
-            labeled images; ``"all"``: unlabeled images, as strongly as they are augmented, move them too.
-
-    Raises:
-        ConfigError: when ``statistics`` is neither.
-    """
-
-    network: Twin
-
-    def __init__(self, network: Twin, loss: nn.Module, statistics: str = "labeled") -> None:
-        super().__init__(network)
-        if statistics not in ("labeled", "all"):
-            raise ConfigError(f"batchnorm_statistics '{statistics}' is neither labeled nor all")
-        self.loss = loss
-        self.statistics = statistics
 
     def _on_unlabeled(self) -> AbstractContextManager[None]:
         """The block in which unlabeled images pass through the networks."""
@@ -112,22 +99,23 @@ def labeled_pairs(batch: Batch, count: int) -> list[tuple[Tensor, Tensor]]:
     Raises:
         ValueError: when the batch has another number of streams.
     """
-    streams = batch.get("labeled", [])
-    if len(streams) != count:
-        raise ValueError(f"the batch has {len(streams)} labeled streams, expected {count}: check labeled_streams")
-    return [(_plain(s["image"]), _plain(s["label"])) for s in streams]
+    return [(plain(s["image"]), plain(s["label"])) for s in labeled_batches(batch, count)]
 
 
-def labeled_images(batch: Batch) -> Tensor:
-    """Return the images of the first labeled stream, whether labels came along or not.
+def labeled_batches(batch: Batch, count: int) -> list[Batch]:
+    """Return the batch of each labeled stream.
 
     Args:
         batch: see :class:`TrainingStep`.
+        count: how many streams the step needs.
 
-    Returns:
-        (B, C, H, W), a plain tensor.
+    Raises:
+        ValueError: when the batch has another number of streams.
     """
-    return _plain(batch["labeled"][0]["image"])
+    streams: list[Batch] = batch.get("labeled", [])
+    if len(streams) != count:
+        raise ValueError(f"the batch has {len(streams)} labeled streams, expected {count}: check labeled_streams")
+    return streams
 
 
 def unlabeled_images(batch: Batch) -> Tensor:
@@ -144,9 +132,13 @@ def unlabeled_images(batch: Batch) -> Tensor:
     """
     if batch.get("unlabeled") is None:
         raise ConfigError("this method needs unlabeled images: give the data loader an unlabeled data set")
-    return _plain(batch["unlabeled"]["image"])
+    return plain(batch["unlabeled"]["image"])
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Drop metadata subclasses, which slow every operation down."""
+def plain(tensor: Tensor) -> Tensor:
+    """Drop metadata subclasses, which slow every operation down.
+
+    Args:
+        tensor: a tensor or MONAI's ``MetaTensor``.
+    """
     return tensor.as_subclass(torch.Tensor)
