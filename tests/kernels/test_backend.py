@@ -28,11 +28,25 @@ def test_environment_replaces_auto_only(monkeypatch: pytest.MonkeyPatch) -> None
     assert backend.resolve("op", "cpu", available=FORMS) == "cpu"
 
 
-def test_missing_backend_names_what_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_backend_names_what_exists() -> None:
     with pytest.raises(ValueError, match=r"backend='triton': no such backend for op on cuda.* auto, cpu, reference"):
         backend.resolve("op", "cuda:0", "triton", available=FORMS)
-    monkeypatch.setenv(backend.ENVIRONMENT_VARIABLE, "triton")
-    with pytest.raises(ValueError, match="FEWLABEL_BACKEND='triton'"):
+
+
+def test_environment_is_a_preference_of_which_an_operator_may_have_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loss made of two operators runs although only one of them has the backend; a slip of the pen does not."""
+    monkeypatch.setenv(backend.ENVIRONMENT_VARIABLE, "cpu")
+    assert backend.resolve("tiled operator", "cuda", available=("triton", "cpu")) == "cpu"
+    with caplog.at_level(logging.WARNING, logger=backend.__name__):
+        for _ in range(2):
+            assert backend.resolve("compiled operator", "cuda", available=("triton", "reference")) == "triton"
+    assert [record.getMessage() for record in caplog.records] == [
+        "FEWLABEL_BACKEND=cpu: no such backend for compiled operator on cuda, which takes triton"
+    ]
+    monkeypatch.setenv(backend.ENVIRONMENT_VARIABLE, "tirton")
+    with pytest.raises(ValueError, match="FEWLABEL_BACKEND='tirton': expected one of auto, cpu, torch"):
         backend.resolve("op", "cpu", available=FORMS)
 
 

@@ -16,9 +16,13 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton comes with the CUDA build of torch")
 
-from fewlabel.kernels.regions import RegionIndex, region_index, region_mean, region_sum
+from fewlabel.kernels.regions import RegionIndex, region_index, region_max, region_mean, region_sum
 
 INTEGERS = ("stride_b", "stride_c", "stride_p", "channels", "pixels", "regions", "slots", "steps")
+
+
+POINTERS = ("perm", "offsets", "ids", "entries")
+KERNELS = ("_piece_kernel", "_total_kernel", "_spread_kernel", "_top_piece_kernel", "_top_kernel")
 
 
 def labels_of(*shape: int, most: int) -> Tensor:
@@ -44,6 +48,22 @@ def compare(features: Tensor, index: RegionIndex) -> None:
     for side, exact, tolerance in zip(got, expected, (1e-6, torch.finfo(features.dtype).eps), strict=True):
         assert (side.double() - exact).abs().max() <= tolerance * exact.abs().max()
     assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+    compare_maxima(features.detach().round(decimals=0) if features.dtype.itemsize > 2 else features, index)
+
+
+def compare_maxima(features: Tensor, index: RegionIndex) -> None:
+    """The first pixel of the largest value, exactly: values with many equals, infinities and NaN."""
+    from fewlabel.kernels.regions import reference, triton
+
+    odd = features.clone()
+    odd.flatten(2)[:, ::2, ::7] = -torch.inf
+    odd.flatten(2)[:, 1::3, 5::11] = torch.nan
+    for values in (features, odd):
+        got, expected = (form.region_argmax(values.flatten(2), index) for form in (triton, reference))
+        assert torch.equal(got, expected)
+    torch.testing.assert_close(
+        region_max(odd, index, backend="triton"), region_max(odd, index, backend="reference"), equal_nan=True
+    )
 
 
 def interpreted() -> None:
@@ -74,6 +94,7 @@ def interpreted() -> None:
         empty = torch.zeros(shape, requires_grad=True)
         total = region_sum(empty, region_index(labels, num_labels=2), backend="triton")
         assert total.tolist() == [[[0.0] * 4] * 2]
+        assert region_max(empty, region_index(labels, num_labels=2), backend="triton").tolist() == total.tolist()
         assert torch.equal(torch.autograd.grad(total.sum(), empty)[0], torch.zeros(shape))
 
 
@@ -95,14 +116,17 @@ def test_compiled_for(capability: int, number: str, in_rows: bool) -> None:
     from fewlabel.kernels.regions import triton
 
     tile = triton.tile(in_rows, 64)
-    types = dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(("perm", "offsets", "ids"), "*i32")
+    types = dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(POINTERS, "*i32") | {"best": "*i64"}
     types |= dict.fromkeys(("features", "gradient"), f"*{number}")
     shape = {"GROUP": triton._GROUP, "CHANNELS": tile.channels, "PIXELS": tile.pixels}
     shape |= {"stride_c" if in_rows else "stride_p": 1}
+    slots = {"PIECE": triton._PIECE, "CHANNELS": 64, "SLOTS": triton._SLOTS}
     kernels = {
         triton._piece_kernel: (shape | {"PIECE": triton._PIECE}, tile.warps),
-        triton._spread_kernel: (shape, tile.warps),
-        triton._total_kernel: ({"PIECE": triton._PIECE, "CHANNELS": 64, "SLOTS": triton._SLOTS}, 1),
+        triton._top_piece_kernel: (shape | {"PIECE": triton._PIECE}, tile.warps),
+        triton._spread_kernel: (shape | {"MEAN": True}, tile.warps),
+        triton._total_kernel: (slots | {"MEAN": True}, 1),
+        triton._top_kernel: (slots, 1),
     }
     for kernel, (constants, warps) in kernels.items():
         multiples = set(INTEGERS) - {"regions", "slots", "steps"} - set(constants)
@@ -111,7 +135,7 @@ def test_compiled_for(capability: int, number: str, in_rows: bool) -> None:
         assert found.registers <= 64
         assert found.shared <= 8192
         assert "atom" not in found.ptx
-        gathers_planes = kernel is triton._piece_kernel and not in_rows
+        gathers_planes = kernel in (triton._piece_kernel, triton._top_piece_kernel) and not in_rows
         assert ("ld.global.v4" in found.ptx) != gathers_planes
         assert ("st.global.v4" in found.ptx) == (kernel is triton._spread_kernel)
 
@@ -123,11 +147,11 @@ def test_compiled_for_ones() -> None:
 
     from fewlabel.kernels.regions import triton
 
-    types = dict.fromkeys(("stride_b", "slots"), "i32") | dict.fromkeys(("perm", "offsets", "ids"), "*i32")
+    types = dict.fromkeys(("stride_b", "slots"), "i32") | dict.fromkeys(POINTERS, "*i32") | {"best": "*i64"}
     ones = dict.fromkeys(("stride_c", "stride_p", "channels", "pixels", "regions", "steps"), 1)
     tile, shape = triton.tile(False, 1), {"PIECE": triton._PIECE, "GROUP": triton._GROUP, "SLOTS": triton._SLOTS}
-    shape |= ones | {"CHANNELS": tile.channels, "PIXELS": tile.pixels}
-    for kernel in (triton._piece_kernel, triton._spread_kernel, triton._total_kernel):
+    shape |= ones | {"CHANNELS": tile.channels, "PIXELS": tile.pixels, "MEAN": True}
+    for kernel in (getattr(triton, name) for name in KERNELS):
         constants = {name: value for name, value in shape.items() if name in kernel.arg_names}
         assert compile_for(kernel, 90, types, constants, tile.warps, 3).stack == 0
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,11 @@ from typing import Any
 
 import torch
 
-__all__ = ["ENVIRONMENT_VARIABLE", "full_precision", "resolve"]
+__all__ = ["ENVIRONMENT_VARIABLE", "full_precision", "has_triton", "resolve"]
 
 ENVIRONMENT_VARIABLE = "FEWLABEL_BACKEND"
+
+_NAMES = ("cpu", "torch", "triton", "reference")  # of all operators together
 
 _logger = logging.getLogger(__name__)
 
@@ -22,8 +25,10 @@ _logger = logging.getLogger(__name__)
 def resolve(operator: str, device: torch.device | str, requested: str = "auto", *, available: Sequence[str]) -> str:
     """Return the name of the backend that an operator shall use on a device.
 
-    ``auto`` takes the first entry of ``available``; the environment variable ``FEWLABEL_BACKEND`` replaces ``auto``
-    but never an explicit request. Each distinct choice is logged once, at level INFO.
+    ``auto`` takes the first entry of ``available``. The environment variable ``FEWLABEL_BACKEND`` replaces ``auto`` but
+    never an explicit request. It speaks to all operators at once, of which few have every backend on every device:
+    those that have not the one it names take their first, and say so once, at level WARNING. Each distinct choice is
+    logged once, at level INFO.
 
     Args:
         operator: name of the operator, for messages.
@@ -35,30 +40,54 @@ def resolve(operator: str, device: torch.device | str, requested: str = "auto", 
         One entry of ``available``.
 
     Raises:
-        ValueError: the operator has no such backend on this device; the message names those that exist.
+        ValueError: the operator has no such backend on this device, or the variable names none that any has; the
+            message names those that exist.
 
     Example:
         >>> resolve("contrast", "cpu", "reference", available=("cpu", "reference"))
         'reference'
     """
     device_type = torch.device(device).type
-    source = "backend"
     if requested == "auto":
-        requested = os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower() or "auto"
-        source = ENVIRONMENT_VARIABLE
-    choice = available[0] if requested == "auto" else requested
-    if choice not in available:
+        choice = _preferred(operator, device_type, available)
+    elif requested in available:
+        choice = requested
+    else:
         names = ", ".join(["auto", *available])
         raise ValueError(
-            f"{source}={choice!r}: no such backend for {operator} on {device_type}, expected one of {names}"
+            f"backend={requested!r}: no such backend for {operator} on {device_type}, expected one of {names}"
         )
-    _log_once(operator, device_type, choice)
+    _log_once(logging.INFO, "%s on %s: backend %s", operator, device_type, choice)
     return choice
 
 
+def _preferred(operator: str, device_type: str, available: Sequence[str]) -> str:
+    """The backend that the environment variable names, where the operator has it, else the first."""
+    wanted = os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower()
+    if wanted in ("", "auto"):
+        return available[0]
+    if wanted in available:
+        return wanted
+    if wanted not in _NAMES:
+        raise ValueError(f"{ENVIRONMENT_VARIABLE}={wanted!r}: expected one of {', '.join(('auto', *_NAMES))}")
+    message = f"{ENVIRONMENT_VARIABLE}={wanted}: no such backend for %s on %s, which takes %s"
+    _log_once(logging.WARNING, message, operator, device_type, available[0])
+    return available[0]
+
+
 @functools.cache
-def _log_once(operator: str, device_type: str, choice: str) -> None:
-    _logger.info("%s on %s: backend %s", operator, device_type, choice)
+def _log_once(level: int, message: str, *values: str) -> None:
+    _logger.log(level, message, *values)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Tell whether Triton is installed; it comes with CUDA builds of torch alone.
+
+    Returns:
+        The answer of the first call: a search through the path takes longer than a small kernel.
+    """
+    return importlib.util.find_spec("triton") is not None
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 import os
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+
+from fewlabel.kernels.backend import has_triton
 
 __all__ = ["as_volumes", "available", "neighbor_rows", "neighbor_steps", "overlap", "spatial_dims_of"]
 
@@ -128,7 +129,7 @@ def available(device: torch.device) -> tuple[str, ...]:
     forms = ["torch", "reference"]
     if device.type == "cpu":
         forms.insert(0, "cpu")
-    if find_spec("triton") is not None:
+    if has_triton():
         if device.type == "cuda":
             forms.insert(0, "triton")
         elif device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import math
 import os
 from types import ModuleType
@@ -140,7 +139,7 @@ def _fits_triton(query: Tensor, key: Tensor) -> bool:
     on_nvidia = query.device.type == "cuda" and torch.version.hip is None
     itemsize = query.element_size() if query.dtype == key.dtype else compute_type(query, key).itemsize
     fits = query.shape[-1] <= _TRITON_CHANNELS.get(itemsize, 0) and key.shape[1] > 0
-    return fits and (interpreted or on_nvidia) and importlib.util.find_spec("triton") is not None
+    return fits and (interpreted or on_nvidia) and _backend.has_triton()
 
 
 def bounded_logits(query: Tensor, key: Tensor, temperature: float, unit_norm: bool | None) -> bool:

@@ -11,7 +11,6 @@ draw) by integer arithmetic alone and are therefore the same on every device.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from types import ModuleType
 
@@ -87,7 +86,9 @@ def region_mean(features: Tensor, index: RegionIndex, *, backend: str = "auto") 
         >>> region_mean(torch.arange(6.0).view(1, 1, 2, 3), index).squeeze(2).tolist()
         [[0.5, 3.3333332538604736, 0.0]]
     """
-    return region_sum(features, index, backend=backend) / index.counts.clamp(min=1).unsqueeze(-1)
+    operator = _operator(features, index, backend)
+    mean: Tensor = operator.region_sum(features.flatten(2), index, mean=True)
+    return mean
 
 
 def region_max(features: Tensor, index: RegionIndex, *, backend: str = "auto") -> Tensor:
@@ -96,7 +97,7 @@ def region_max(features: Tensor, index: RegionIndex, *, backend: str = "auto") -
     Args:
         features: see :func:`region_sum`.
         index: see :func:`region_sum`.
-        backend: ``auto``, ``cpu`` (compiled; CPU only) or ``reference``; ``FEWLABEL_BACKEND`` replaces ``auto``.
+        backend: see :func:`region_sum`.
 
     Returns:
         (B, L, C) in the type of the features; 0 for an empty region, NaN where the region has one. The gradient goes
@@ -111,7 +112,7 @@ def region_max(features: Tensor, index: RegionIndex, *, backend: str = "auto") -
         >>> region_max(torch.arange(6.0).view(1, 1, 2, 3), index).squeeze(2).tolist()
         [[1.0, 5.0]]
     """
-    operator = _operator(features, index, backend, has_kernel=False)
+    operator = _operator(features, index, backend)
     flat = features.flatten(2)
     pixels: Tensor = operator.region_argmax(flat.detach(), index)
     if flat.shape[2] == 0:
@@ -119,7 +120,7 @@ def region_max(features: Tensor, index: RegionIndex, *, backend: str = "auto") -
     return flat.gather(2, pixels.clamp(min=0).mT).mT.masked_fill(pixels < 0, 0)
 
 
-def _operator(features: Tensor, index: RegionIndex, requested: str, has_kernel: bool = True) -> ModuleType:
+def _operator(features: Tensor, index: RegionIndex, requested: str) -> ModuleType:
     """Check the operands and return the module of the backend to use."""
     if not features.is_floating_point():
         raise TypeError(f"features must be floating, got {features.dtype}")
@@ -129,14 +130,14 @@ def _operator(features: Tensor, index: RegionIndex, requested: str, has_kernel: 
         raise ValueError(f"expected features ({expected}) for this index, got {tuple(features.shape)}")
     if features.device != index.device:
         raise ValueError(f"features and index must be on one device, got {features.device} and {index.device}")
-    name = _backend.resolve("regions", features.device, requested, available=_available(features.device, has_kernel))
+    name = _backend.resolve("regions", features.device, requested, available=_available(features.device))
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def _available(device: torch.device, has_kernel: bool) -> tuple[str, ...]:
+def _available(device: torch.device) -> tuple[str, ...]:
     """Backends for a device, best first; on a CPU the GPU kernel runs where Triton interprets."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    kernel = ("triton",) if has_kernel and importlib.util.find_spec("triton") else ()
+    kernel = ("triton",) if _backend.has_triton() else ()
     if device.type == "cpu":
         return ("cpu", "reference", *kernel[: int(interpreted)])
     return (*(kernel if device.type == "cuda" else ()), "reference")

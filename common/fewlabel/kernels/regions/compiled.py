@@ -71,22 +71,25 @@ def _sum_one(planes: Values, ids: Ints, total: Values, k: int) -> None:
 
 @compiled
 def sum_rows(rows: Values, ids: Ints, total: Values) -> None:
-    """Add each pixel's values to the totals (L, c) of its region."""
+    """Add each pixel's values to the totals (L, c) of its region; four pixels at a time hide the latency."""
     pixels, channels = rows.shape
-    run = np.zeros(channels, rows.dtype)
-    region = np.int32(-1)
-    for p in range(pixels):
-        if ids[p] != region or (p & _RUN) == 0:
-            if region >= 0:
+    run = np.empty(channels, rows.dtype)
+    p = 0
+    while p < pixels:
+        region, run[:] = ids[p], 0
+        last = p + 1
+        while last < pixels and ids[last] == region and (last & _RUN) != 0:
+            last += 1
+        if region >= 0:
+            for q in range(p, last - 3, 4):
                 for k in range(channels):
-                    total[region, k] += run[k]
-            region = ids[p]
-            run[:] = 0
-        for k in range(channels):
-            run[k] += rows[p, k]
-    if region >= 0:
-        for k in range(channels):
-            total[region, k] += run[k]
+                    run[k] += (rows[q, k] + rows[q + 1, k]) + (rows[q + 2, k] + rows[q + 3, k])
+            for q in range(last - (last - p) % 4, last):
+                for k in range(channels):
+                    run[k] += rows[q, k]
+            for k in range(channels):
+                total[region, k] += run[k]
+        p = last
 
 
 @compiled
@@ -100,6 +103,19 @@ def spread_planes(values: Values, ids: Ints, planes: Values) -> None:
             p += 1
         for k in range(channels):
             planes[k, first:p] = values[k, region] if region >= 0 else 0
+
+
+@compiled
+def spread_rows(values: Values, ids: Ints, rows: Values) -> None:
+    """Write to every pixel the values of its region in ``values`` (L, c); 0 where there is no region."""
+    pixels, channels = rows.shape
+    for p in range(pixels):
+        region = ids[p]
+        if region >= 0:
+            for k in range(channels):
+                rows[p, k] = values[region, k]
+        else:
+            rows[p] = 0
 
 
 @compiled

@@ -22,22 +22,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 
 from fewlabel.kernels.memory import with_huge_pages
 from fewlabel.kernels.regions import compiled
 from fewlabel.kernels.regions.index import RegionIndex
 from fewlabel.kernels.threads import run_shares, share_count
 
-_PLANES = 4  # channels to a task, where they are planes
+_PLANES = 4  # channels to a task, where they are planes and there is work for several threads
 _ROWS, _MOST_PARTS = 32768, 8  # rows to a task, at least; parts of an image, at most
 _SHARED = 2**20  # values below which threads cost more than they save
 _WINDOW = 16384  # pixels of half precision that are converted at a time
 
 
-def region_sum(flat: Tensor, index: RegionIndex) -> Tensor:
+def region_sum(flat: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
     """Compiled form of :func:`fewlabel.kernels.regions.reference.region_sum`; its backward pass is a gather."""
-    total: Tensor = _Sum.apply(flat, index)
+    total: Tensor = _Sum.apply(flat, index, mean)
     return total
 
 
@@ -46,11 +45,12 @@ def region_argmax(flat: Tensor, index: RegionIndex) -> Tensor:
     blocks = _Blocks(flat.detach(), index)
     top, best = blocks.table(1, blocks.dtype), blocks.table(1, torch.int64)
     best.fill_(-1)
+    tables = top.numpy(), best.numpy()
     kernel = compiled.argmax_rows if blocks.in_rows else compiled.argmax_planes
 
     def work(b: int, part: int) -> None:
         for first, ids, values in blocks.windows(b, part):
-            kernel(values, ids, first, *(blocks.entry(table, b, part).numpy() for table in (top, best)))
+            kernel(values, ids, first, *(blocks.entry(table, b, part) for table in tables))
 
     blocks.run(work, one_thread_per_image=blocks.in_rows)
     return best[0] if blocks.in_rows else best[0].mT
@@ -70,68 +70,65 @@ def sort_pixels(ids: Tensor, regions: int) -> tuple[Tensor, Tensor]:
 
 
 class _Sum(torch.autograd.Function):
-    """Sums of the regions; every pixel receives the gradient of its region's sum."""
+    """Sums or means of the regions; every pixel receives the gradient of its region's sum."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, index: RegionIndex) -> Tensor:
-        ctx.index, ctx.layout = index, torch.empty_like(flat, device="meta")
+    def forward(ctx: Any, flat: Tensor, index: RegionIndex, mean: bool) -> Tensor:
         blocks = _Blocks(flat, index)
+        ctx.index, ctx.layout, ctx.mean = index, (flat.shape, flat.dtype, blocks.in_rows), mean
         total = blocks.table(len(blocks.parts) if blocks.in_rows else 1, torch.float64)
+        sums = total.numpy()
         kernel = compiled.sum_rows if blocks.in_rows else compiled.sum_planes
 
         def work(b: int, part: int) -> None:
             for _, ids, values in blocks.windows(b, part):
-                kernel(values, ids, blocks.entry(total, b, part).numpy())
+                kernel(values, ids, blocks.entry(sums, b, part))
 
         blocks.run(work)
         total = total.sum(dim=0) if blocks.in_rows else total[0].mT
-        return total.to(blocks.dtype).contiguous()
+        return (total.div_(index.sizes) if mean else total).to(blocks.dtype).contiguous()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        gradient = with_huge_pages(torch.empty_like(ctx.layout, device="cpu"))
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (batch, channels, pixels), dtype, in_rows = ctx.layout
+        shape = (batch, pixels, channels) if in_rows else (batch, channels, pixels)
+        gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
+        gradient = gradient.mT if in_rows else gradient
         blocks = _Blocks(gradient, ctx.index)
-        if blocks.in_rows:
-            return _spread_rows(upstream, ctx.index, gradient), None
-        spread = upstream.mT.contiguous().unsqueeze(0)
+        upstream = upstream / ctx.index.sizes if ctx.mean else upstream
+        spread = (upstream if blocks.in_rows else upstream.mT).contiguous().unsqueeze(0).numpy()
+        kernel = compiled.spread_rows if blocks.in_rows else compiled.spread_planes
 
         def work(b: int, part: int) -> None:
             for _, ids, values in blocks.windows(b, part, write=True):
-                compiled.spread_planes(blocks.entry(spread, b, part).numpy(), ids, values)
+                kernel(blocks.entry(spread, b, part), ids, values)
 
         blocks.run(work)
-        return gradient, None
+        return gradient, None, None
 
 
-def _spread_rows(upstream: Tensor, index: RegionIndex, gradient: Tensor) -> Tensor:
-    """Write to every pixel what its region has received: for rows PyTorch's operator is the fastest."""
-    batch, regions, _ = upstream.shape
-    received = pad(upstream, (0, 0, 0, 1)).flatten(0, 1).to(gradient.dtype)  # a row of zeros, for pixels of no region
-    ids = index.ids.flatten(1)
-    first = torch.arange(batch, device=ids.device).unsqueeze(1) * (regions + 1)
-    where = torch.where(ids < 0, regions, ids) + first
-    rows = gradient.mT
-    if rows.is_contiguous():
-        torch.index_select(received, 0, where.flatten(), out=rows.flatten(0, 1))
-    else:
-        rows.copy_(received[where])
-    return gradient
+def _is_dense(flat: Tensor, outer: int, inner: int) -> bool:
+    """Tell whether an image's values lie one after the other, the inner axis last."""
+    (long, short), (far, near) = ((at(outer), at(inner)) for at in (flat.size, flat.stride))
+    return (short == 1 or near == 1) and (long == 1 or far == short)
 
 
 class _Blocks:
-    """(B, C, S) features cut into blocks that one thread handles at a time: four planes, or a part of the rows."""
+    """(B, C, S) features cut into blocks that one thread handles at a time: four planes (all, where there is little to
+    do), or a part of the rows.
+    """
 
     def __init__(self, flat: Tensor, index: RegionIndex) -> None:
-        self.in_rows = flat[:1].mT.is_contiguous() and not flat[:1].is_contiguous()
-        self.features = flat.mT if self.in_rows else flat
-        if not self.features[:1].is_contiguous():
-            self.features = self.features.contiguous()
-        self.ids, self.regions = index.ids.flatten(1), index.regions
+        in_planes = _is_dense(flat, 1, 2)
+        self.in_rows = not in_planes and _is_dense(flat, 2, 1)
+        self.features = flat.mT if self.in_rows else flat if in_planes else flat.contiguous()
+        self.ids, self.regions = index.ids.flatten(1).numpy(), index.regions
         self.dtype = torch.promote_types(flat.dtype, torch.float32)
-        length = self.features.shape[1]
-        step = max(_ROWS, math.ceil(length / _MOST_PARTS)) if self.in_rows else _PLANES
-        self.parts = [slice(start, start + step) for start in range(0, length, step)]
+        self.array = self.features.detach().numpy() if flat.dtype == self.dtype else None
+        length, self.is_small = self.features.shape[1], flat.numel() < _SHARED
+        step = max(_ROWS, math.ceil(length / _MOST_PARTS)) if self.in_rows else length if self.is_small else _PLANES
+        self.parts = [slice(start, start + step) for start in range(0, length, max(step, 1))]
 
     def table(self, parts: int, dtype: torch.dtype) -> Tensor:
         """Zeros for each region and channel, (parts, B, L, C) for rows and (parts, B, C, L) for planes."""
@@ -139,24 +136,23 @@ class _Blocks:
         shape = (self.regions, channels) if self.in_rows else (channels, self.regions)
         return torch.zeros(parts, len(self.features), *shape, dtype=dtype)
 
-    def entry(self, table: Tensor, b: int, part: int) -> Tensor:
+    def entry(self, table: NDArray[Any], b: int, part: int) -> NDArray[Any]:
         """The entries of a table that belong to a block."""
         return table[part % len(table), b] if self.in_rows else table[0, b, self.parts[part]]
 
     def windows(self, b: int, part: int, write: bool = False) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
         """Yield first pixel, ids and values (read, or to be written) of a block; half precision in several windows."""
+        pixels = self.parts[part] if self.in_rows else slice(0, self.ids.shape[1])
+        if self.array is not None:
+            yield pixels.start, self.ids[b, pixels], self.array[b, self.parts[part]]
+            return
         block, pixel_axis = self.features[b, self.parts[part]], 0 if self.in_rows else 1
-        start = self.parts[part].start if self.in_rows else 0
-        pixels = block.shape[pixel_axis]
-        step = pixels if block.dtype == self.dtype else _WINDOW
-        for first in range(0, pixels, max(step, 1)):
-            window = block.narrow(pixel_axis, first, min(step, pixels - first))
-            ids = self.ids[b, start + first : start + first + window.shape[pixel_axis]].numpy()
-            values = window if block.dtype == self.dtype else window.new_empty(window.shape, dtype=self.dtype)
-            if values is not window and not write:
-                values.copy_(window)
-            yield start + first, ids, values.numpy()
-            if values is not window and write:
+        for first in range(0, block.shape[pixel_axis], _WINDOW):
+            window = block.narrow(pixel_axis, first, min(_WINDOW, block.shape[pixel_axis] - first))
+            start = pixels.start + first
+            values = window.new_empty(window.shape, dtype=self.dtype) if write else window.to(self.dtype)
+            yield start, self.ids[b, start : start + window.shape[pixel_axis]], values.numpy()
+            if write:
                 window.copy_(values)
 
     def run(self, work: Callable[[int, int], None], one_thread_per_image: bool = False) -> None:
@@ -164,7 +160,7 @@ class _Blocks:
         images, parts = range(len(self.features)), range(len(self.parts))
         deal = [[(b, part) for part in parts] for b in images]
         deal = deal if one_thread_per_image else [[task] for tasks in deal for task in tasks]
-        shares = share_count(len(deal), self.features.device) if self.features.numel() >= _SHARED else 1
+        shares = 1 if self.is_small else share_count(len(deal), self.features.device)
 
         def share(number: int) -> None:
             for tasks in deal[number::shares]:

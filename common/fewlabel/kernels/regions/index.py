@@ -41,6 +41,11 @@ class RegionIndex:
         """(B, L), int32: pixels of each region; 0 for an empty one."""
         return self.offsets.diff(dim=1)
 
+    @functools.cached_property
+    def sizes(self) -> Tensor:
+        """(B, L, 1), int32: what to divide a sum by for a mean; the counts, but 1 for an empty region."""
+        return self.counts.clamp(min=1).unsqueeze(-1)
+
     @property
     def regions(self) -> int:
         """L, the number of regions of an image, empty ones included."""

@@ -9,13 +9,14 @@ from torch import Tensor
 from fewlabel.kernels.regions.index import RegionIndex
 
 
-def region_sum(flat: Tensor, index: RegionIndex) -> Tensor:
-    """Sum (B, C, S) features by region: (B, L, C), float32, or float64 for float64 features."""
+def region_sum(flat: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
+    """Sum, or mean, of (B, C, S) features by region: (B, L, C), float32, or float64 for float64 features."""
     batch, channels, _ = flat.shape
     rows = flat.transpose(1, 2).to(torch.promote_types(flat.dtype, torch.float32)).flatten(0, 1)
     slots = _slots(index) + torch.arange(batch, device=flat.device).unsqueeze(1) * (index.regions + 1)
     total = rows.new_zeros(batch * (index.regions + 1), channels).index_add(0, slots.flatten(), rows)
-    return total.view(batch, index.regions + 1, channels)[:, :-1]
+    total = total.view(batch, index.regions + 1, channels)[:, :-1]
+    return total / index.sizes if mean else total
 
 
 def region_argmax(flat: Tensor, index: RegionIndex) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Region sums on NVIDIA GPUs: each value is read once where it lies, and nothing is added atomically.
+"""Region sums and maxima on NVIDIA GPUs: each value is read once where it lies, and nothing is added atomically.
 
 Forward, two launches. The pixels of an image, sorted by region (``perm``), are cut into pieces of up to 512 pixels
 of one region, so that a large background is the work of many programs. Piece j of region r has slot
@@ -13,6 +13,9 @@ neighbors in a row of the image: planes are read in runs, rows (``channels_last`
 is given the strides. The second launch sums the slots of each region, which are consecutive. All orders are fixed,
 so repeats are bit-equal. Backward, one launch: a program owns a block of pixels and a group of channels, and writes to
 each pixel what its region has received. Nothing synchronizes with the host.
+
+Maxima take the same two launches with (value, entry of ``perm``) in the place of a sum; of equal values the one with the
+lowest entry wins, which is the first in raster order, so that no order of reduction can show.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, disable-error-code=import-untyped
@@ -49,53 +52,92 @@ def tile(in_rows: bool, channels: int) -> Tile:
     return Tile(min(_GROUP, widest), 32) if in_rows else Tile(min(8, widest), 128)
 
 
-def region_sum(flat: Tensor, index: RegionIndex) -> Tensor:
+def region_sum(flat: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
     """GPU form of :func:`fewlabel.kernels.regions.reference.region_sum`; its backward pass is a gather."""
-    total: Tensor = _Sum.apply(flat, index)
+    total: Tensor = _Sum.apply(flat, index, mean)
     return total
 
 
+def region_argmax(flat: Tensor, index: RegionIndex) -> Tensor:
+    """GPU form of :func:`fewlabel.kernels.regions.reference.region_argmax`."""
+    best = flat.new_empty((flat.shape[0], index.regions, flat.shape[1]), dtype=torch.int64)
+    if flat.numel() == 0 or index.regions == 0:
+        return best.fill_(-1)
+    launch = _Launch.of(flat, index)
+    tops = flat.new_empty(launch.partials, dtype=torch.promote_types(flat.dtype, torch.float32))
+    entries = torch.empty_like(tops, dtype=torch.int32)
+    with torch.cuda.device_of(flat):
+        launch.pieces(_top_piece_kernel, flat, index, (tops, entries))
+        launch.totals(_top_kernel, index, (tops, entries, index.perm.contiguous()), best, pixels=flat.shape[2])
+    return best
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """The two launches of a reduction over the pixels of each region."""
+
+    batch: int
+    channels: int
+    regions: int
+    slots: int
+
+    @classmethod
+    def of(cls, flat: Tensor, index: RegionIndex) -> _Launch:
+        return cls(flat.shape[0], flat.shape[1], index.regions, flat.shape[2] // _PIECE + index.regions + 1)
+
+    @property
+    def partials(self) -> tuple[int, int, int]:
+        return self.batch, self.slots, self.channels
+
+    def pieces(self, kernel: Any, flat: Tensor, index: RegionIndex, partials: tuple[Tensor, ...]) -> None:
+        """Reduce each piece to its slot."""
+        shape, pixels = tile(_in_rows(flat), self.channels), flat.shape[2]
+        kernel[(self.slots, triton.cdiv(self.channels, _GROUP), self.batch)](
+            flat, index.perm.contiguous(), index.offsets.contiguous(), *partials, *flat.stride(),
+            self.channels, pixels, self.regions, self.slots, self.regions.bit_length(),
+            PIECE=_PIECE, GROUP=_GROUP, CHANNELS=shape.channels, PIXELS=shape.pixels, num_warps=shape.warps,
+        )  # fmt: skip
+
+    def totals(self, kernel: Any, index: RegionIndex, partials: tuple[Tensor, ...], out: Tensor, **more: int) -> None:
+        """Reduce the slots of each region."""
+        kernel[(self.regions, triton.cdiv(self.channels, _GROUP), self.batch)](
+            *partials, index.offsets.contiguous(), out, self.channels, self.regions, self.slots, **more,
+            PIECE=_PIECE, CHANNELS=min(_GROUP, triton.next_power_of_2(self.channels)), SLOTS=_SLOTS, num_warps=1,
+        )  # fmt: skip
+
+
 class _Sum(torch.autograd.Function):
-    """Sums of the regions; every pixel receives the gradient of its region's sum."""
+    """Sums or means of the regions; every pixel receives the gradient of its region's sum."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, index: RegionIndex) -> Tensor:
-        ctx.index, ctx.layout = index, torch.empty_like(flat, device="meta")
-        (batch, channels, pixels), regions = flat.shape, index.regions
+    def forward(ctx: Any, flat: Tensor, index: RegionIndex, mean: bool) -> Tensor:
+        ctx.index, ctx.layout, ctx.mean = index, torch.empty_like(flat, device="meta"), mean
         dtype = torch.promote_types(flat.dtype, torch.float32)
-        total = flat.new_empty((batch, regions, channels), dtype=dtype)
-        if flat.numel() == 0 or regions == 0:
+        total = flat.new_empty((flat.shape[0], index.regions, flat.shape[1]), dtype=dtype)
+        if flat.numel() == 0 or index.regions == 0:
             return total.zero_()
-        slots = pixels // _PIECE + regions + 1
-        partial = flat.new_empty((batch, slots, channels), dtype=dtype)
-        perm, offsets = index.perm.contiguous(), index.offsets.contiguous()
-        shape, groups = tile(_in_rows(flat), channels), triton.cdiv(channels, _GROUP)
+        launch = _Launch.of(flat, index)
+        partial = flat.new_empty(launch.partials, dtype=dtype)
         with torch.cuda.device_of(flat):
-            _piece_kernel[(slots, groups, batch)](
-                flat, perm, offsets, partial, *flat.stride(), channels, pixels, regions, slots, regions.bit_length(),
-                PIECE=_PIECE, GROUP=_GROUP, CHANNELS=shape.channels, PIXELS=shape.pixels, num_warps=shape.warps,
-            )  # fmt: skip
-            _total_kernel[(regions, groups, batch)](
-                partial, offsets, total, channels, regions, slots,
-                PIECE=_PIECE, CHANNELS=min(_GROUP, triton.next_power_of_2(channels)), SLOTS=_SLOTS, num_warps=1,
-            )  # fmt: skip
+            launch.pieces(_piece_kernel, flat, index, (partial,))
+            launch.totals(_total_kernel, index, (partial,), total, MEAN=mean)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         gradient = torch.empty_like(ctx.layout, device=upstream.device)
         batch, channels, pixels = gradient.shape
         if gradient.numel() == 0 or ctx.index.regions == 0:
-            return gradient.zero_(), None
+            return gradient.zero_(), None, None
         shape = tile(_in_rows(gradient), channels)
         with torch.cuda.device_of(gradient):
             _spread_kernel[(triton.cdiv(pixels, shape.pixels), triton.cdiv(channels, _GROUP), batch)](
-                upstream.contiguous(), ctx.index.ids.contiguous(), gradient, *gradient.stride(),
-                channels, pixels, ctx.index.regions,
-                GROUP=_GROUP, CHANNELS=shape.channels, PIXELS=shape.pixels, num_warps=shape.warps,
+                upstream.contiguous(), ctx.index.ids.contiguous(), ctx.index.offsets.contiguous(), gradient,
+                *gradient.stride(), channels, pixels, ctx.index.regions,
+                GROUP=_GROUP, CHANNELS=shape.channels, PIXELS=shape.pixels, MEAN=ctx.mean, num_warps=shape.warps,
             )  # fmt: skip
-        return gradient, None
+        return gradient, None, None
 
 
 def _in_rows(flat: Tensor) -> bool:
@@ -114,19 +156,31 @@ def _region_of(slot, offsets, steps, regions, PIECE: tl.constexpr):
 
 
 @triton.jit
+def _piece_of(slot, offsets, steps, regions, PIECE: tl.constexpr):
+    """First entry of the piece in a slot, and the one behind its last; nothing in between if the slot is not needed."""
+    region = _region_of(slot, offsets, steps, regions, PIECE)
+    first, last = tl.load(offsets + region), tl.load(offsets + region + 1)
+    begin = first + (slot - first // PIECE - region) * PIECE
+    return begin, tl.minimum(begin + PIECE, last)
+
+
+@triton.jit
+def _slots_of(offsets, region, PIECE: tl.constexpr):
+    """First slot of a region, the one behind its last, and the number of its pixels."""
+    first, last = tl.load(offsets + region), tl.load(offsets + region + 1)
+    return first // PIECE + region, last // PIECE + region + 1, last - first
+
+
+@triton.jit
 def _piece_kernel(
     features, perm, offsets, partial, stride_b, stride_c, stride_p, channels, pixels, regions, slots, steps,
     PIECE: tl.constexpr, GROUP: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     slot, image = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    offsets += image * (regions + 1)
     perm += image * pixels
     features += image * stride_b
     partial += (image * slots + slot) * channels
-    region = _region_of(slot, offsets, steps, regions, PIECE)
-    first, last = tl.load(offsets + region), tl.load(offsets + region + 1)
-    begin = first + (slot - first // PIECE - region) * PIECE
-    end = tl.minimum(begin + PIECE, last)  # before begin where the slot is not needed: it gets zeros
+    begin, end = _piece_of(slot, offsets + image * (regions + 1), steps, regions, PIECE)
     group = tl.program_id(1) * GROUP
     for channel in range(group, tl.minimum(group + GROUP, channels), CHANNELS):
         c = channel + tl.arange(0, CHANNELS)
@@ -144,35 +198,101 @@ def _piece_kernel(
 @triton.jit
 def _total_kernel(
     partial, offsets, total, channels, regions, slots,
-    PIECE: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
+    PIECE: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr, MEAN: tl.constexpr,
 ):  # fmt: skip
     region, image = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    offsets += image * (regions + 1) + region
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    begin = tl.load(offsets) // PIECE + region
-    end = tl.load(offsets + 1) // PIECE + region + 1
+    begin, end, size = _slots_of(offsets + image * (regions + 1), region, PIECE)
     sums = tl.zeros((SLOTS, CHANNELS), partial.dtype.element_ty)
     for at in range(begin, end, SLOTS):
         slot = at + tl.arange(0, SLOTS)
         inside = (slot < end)[:, None] & (c < channels)[None, :]
         sums += tl.load(partial + ((image * slots + slot) * channels)[:, None] + c[None, :], mask=inside, other=0.0)
-    tl.store(total + (image * regions + region) * channels + c, tl.sum(sums, axis=0), mask=c < channels)
+    value = tl.sum(sums, axis=0)
+    if MEAN:
+        value = value / tl.maximum(size, 1).to(value.dtype)
+    tl.store(total + (image * regions + region) * channels + c, value, mask=c < channels)
 
 
 @triton.jit
 def _spread_kernel(
-    upstream, ids, gradient, stride_b, stride_c, stride_p, channels, pixels, regions,
-    GROUP: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
+    upstream, ids, offsets, gradient, stride_b, stride_c, stride_p, channels, pixels, regions,
+    GROUP: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, MEAN: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     region = tl.load(ids + image * pixels + pixel, mask=pixel < pixels, other=-1)
+    is_in_region = region >= 0
     values = upstream + (image * regions + region) * channels
+    if MEAN:
+        bounds = offsets + image * (regions + 1) + region
+        first = tl.load(bounds, mask=is_in_region, other=0)
+        size = tl.maximum(tl.load(bounds + 1, mask=is_in_region, other=1) - first, 1).to(upstream.dtype.element_ty)
     at = gradient + image * stride_b + pixel.to(tl.int64) * stride_p
     group = tl.program_id(1) * GROUP
     for channel in range(group, tl.minimum(group + GROUP, channels), CHANNELS):
         c = channel + tl.arange(0, CHANNELS)
         is_channel = (c < channels)[:, None]
-        value = tl.load(values[None, :] + c[:, None], mask=is_channel & (region >= 0)[None, :], other=0.0)
+        value = tl.load(values[None, :] + c[:, None], mask=is_channel & is_in_region[None, :], other=0.0)
+        if MEAN:
+            value = value / size[None, :]
         place = at[None, :] + (c.to(tl.int64) * stride_c)[:, None]
         tl.store(place, value.to(gradient.dtype.element_ty), mask=is_channel & (pixel < pixels)[None, :])
+
+
+@triton.jit
+def _larger(value, entry, other, at):
+    """The larger value and its entry; NaN is larger than every number, and of equals the lower entry counts."""
+    is_better = (other > value) | ((other != other) & (value == value))
+    is_equal = (other == value) | ((other != other) & (value != value))
+    take = is_better | (is_equal & (at < entry))
+    return tl.where(take, other, value), tl.where(take, at, entry)
+
+
+@triton.jit
+def _top_piece_kernel(
+    features, perm, offsets, tops, entries, stride_b, stride_c, stride_p, channels, pixels, regions, slots, steps,
+    PIECE: tl.constexpr, GROUP: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
+):  # fmt: skip
+    slot, image = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    perm += image * pixels
+    features += image * stride_b
+    out = (image * slots + slot) * channels
+    begin, end = _piece_of(slot, offsets + image * (regions + 1), steps, regions, PIECE)
+    group = tl.program_id(1) * GROUP
+    for channel in range(group, tl.minimum(group + GROUP, channels), CHANNELS):
+        c = channel + tl.arange(0, CHANNELS)
+        planes = features + c.to(tl.int64) * stride_c
+        top = tl.full((CHANNELS, PIXELS), float("-inf"), tops.dtype.element_ty)
+        best = tl.full((CHANNELS, PIXELS), 2147483647, tl.int32)
+        for at in range(begin, end, PIXELS):
+            entry = at + tl.arange(0, PIXELS)
+            pixel = tl.load(perm + entry, mask=entry < end, other=0).to(tl.int64)
+            inside = (c < channels)[:, None] & (entry < end)[None, :]
+            value = tl.load(planes[:, None] + (pixel * stride_p)[None, :], mask=inside, other=float("-inf"))
+            top, best = _larger(top, best, value.to(top.dtype), tl.where(inside, entry[None, :], 2147483647))
+        top, best = tl.reduce((top, best), 1, _larger)
+        tl.store(tops + out + c, top, mask=c < channels)
+        tl.store(entries + out + c, best, mask=c < channels)
+
+
+@triton.jit
+def _top_kernel(
+    tops, entries, perm, offsets, best, channels, regions, slots, pixels,
+    PIECE: tl.constexpr, CHANNELS: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    region, image = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    begin, end, _ = _slots_of(offsets + image * (regions + 1), region, PIECE)
+    top = tl.full((SLOTS, CHANNELS), float("-inf"), tops.dtype.element_ty)
+    entry = tl.full((SLOTS, CHANNELS), 2147483647, tl.int32)
+    for at in range(begin, end, SLOTS):
+        slot = at + tl.arange(0, SLOTS)
+        inside = (slot < end)[:, None] & (c < channels)[None, :]
+        place = ((image * slots + slot) * channels)[:, None] + c[None, :]
+        value = tl.load(tops + place, mask=inside, other=float("-inf"))
+        top, entry = _larger(top, entry, value, tl.load(entries + place, mask=inside, other=2147483647))
+    top, entry = tl.reduce((top, entry), 0, _larger)
+    exists = (c < channels) & (entry < pixels)
+    pixel = tl.load(perm + image * pixels + entry, mask=exists, other=-1).to(tl.int64)
+    tl.store(best + (image * regions + region) * channels + c, pixel, mask=c < channels)
