@@ -9,7 +9,9 @@ from fewlabel.networks.ema import MovingAverage, cosine_decay, ema_update, rampe
 from fewlabel.networks.encoder_unet import EncoderUNet
 from fewlabel.networks.heads import Classifier, LogitHead, Projector
 from fewlabel.networks.projectors import DenseProjector, GlobalProjector
-from fewlabel.networks.twin import Twin, mean_logit
+from fewlabel.networks.res_unet34 import ResUNet34
+from fewlabel.networks.score_network import ScoreNetwork
+from fewlabel.networks.twin import Twin, mean_log_probability, mean_logit
 from fewlabel.networks.weights import load_weights, read_weights
 
 __all__ = [
@@ -25,10 +27,13 @@ __all__ = [
     "LogitHead",
     "MovingAverage",
     "Projector",
+    "ResUNet34",
+    "ScoreNetwork",
     "Twin",
     "cosine_decay",
     "ema_update",
     "load_weights",
+    "mean_log_probability",
     "mean_logit",
     "ramped_decay",
     "read_weights",

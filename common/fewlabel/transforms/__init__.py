@@ -17,6 +17,9 @@ from fewlabel.transforms.color import (
 )
 from fewlabel.transforms.geometry import RandWarp, RandWarpd, warp, warp_matrix
 from fewlabel.transforms.gridmask import RandGridMask, RandGridMaskd, grid_mask
+from fewlabel.transforms.instance_files import InstanceFiles
+from fewlabel.transforms.instance_rules import InstanceRules
+from fewlabel.transforms.instances import Instances, InstancesFromLogitsd, instances_from_logits
 from fewlabel.transforms.labels import MapLabels, MapLabelsd, parse_label_map
 from fewlabel.transforms.pseudolabels import (
     CleanMaskd,
@@ -29,17 +32,25 @@ from fewlabel.transforms.pseudolabels import (
     StainDensitiesd,
     VoronoiTargetsd,
 )
+from fewlabel.transforms.regions import AddRegionsd, spacing_of
 from fewlabel.transforms.rgb import ToRGB, ToRGBd
+from fewlabel.transforms.save_instances import SaveInstancesd
 from fewlabel.transforms.save_overlay import SaveOverlayd, read_picture
 from fewlabel.transforms.strong import IMAGENET_MEAN, IMAGENET_STD, StrongAugmentd
+from fewlabel.transforms.two_views import TwoViewsd
 from fewlabel.transforms.uncertainty import BinaryEntropy, BinaryEntropyd
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "AddRegionsd",
     "BinaryEntropy",
     "BinaryEntropyd",
     "CleanMaskd",
+    "InstanceFiles",
+    "InstanceRules",
+    "Instances",
+    "InstancesFromLogitsd",
     "MapLabels",
     "MapLabelsd",
     "OpticalDensityd",
@@ -55,6 +66,7 @@ __all__ = [
     "RandGridMaskd",
     "RandWarp",
     "RandWarpd",
+    "SaveInstancesd",
     "SaveOverlayd",
     "SelfActivationMapd",
     "SemanticClustersd",
@@ -63,10 +75,13 @@ __all__ = [
     "StrongAugmentd",
     "ToRGB",
     "ToRGBd",
+    "TwoViewsd",
     "VoronoiTargetsd",
     "grid_mask",
+    "instances_from_logits",
     "parse_label_map",
     "read_picture",
+    "spacing_of",
     "warp",
     "warp_matrix",
 ]

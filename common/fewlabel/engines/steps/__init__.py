@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from fewlabel.engines.steps.base import TrainingStep, labeled_pairs, unlabeled_images
+from fewlabel.engines.steps.base import TrainingStep, TwinStep, labeled_images, labeled_pairs, unlabeled_images
 from fewlabel.engines.steps.cross_pseudo_supervision import CrossPseudoSupervisionStep
 from fewlabel.engines.steps.mean_teacher import MeanTeacherStep
 from fewlabel.engines.steps.min_max_similarity import MinMaxSimilarityStep
+from fewlabel.engines.steps.proxy_task import ProxyTaskStep
 from fewlabel.engines.steps.region_contrast import ContrastivePretrainingStep
 from fewlabel.engines.steps.supervised import SupervisedStep
 
@@ -15,8 +16,11 @@ __all__ = [
     "CrossPseudoSupervisionStep",
     "MeanTeacherStep",
     "MinMaxSimilarityStep",
+    "ProxyTaskStep",
     "SupervisedStep",
     "TrainingStep",
+    "TwinStep",
+    "labeled_images",
     "labeled_pairs",
     "unlabeled_images",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fewlabel.errors import ConfigError
 from fewlabel.losses import sigmoid_ramp_up
+from fewlabel.networks import Twin
 from fewlabel.networks.statistics import kept_statistics
 
 LabeledStreams = Literal["single", "halves", "independent"]
@@ -27,7 +28,7 @@ class TrainingStep(nn.Module, ABC):
     ``DistributedDataParallel``: parameters that get no gradient have ``requires_grad`` False.
 
     A batch is ``{"labeled": [batch, ...], "unlabeled": batch}``; each inner batch has ``"image"`` (B, C, H, W)
-    float32 and, when labeled, ``"label"`` (B, 1, H, W) float32 in [0, 1].
+    float32 and, when labeled, ``"label"`` (B, L, H, W), whatever the loss compares logits with.
 
     Attributes:
         labeled_streams: what the loader delivers under ``"labeled"``: ``"single"``, one batch; ``"halves"``, one
@@ -35,26 +36,16 @@ class TrainingStep(nn.Module, ABC):
         iteration: optimizer steps seen, kept in the state dict.
 
     Args:
-        network: what inference uses: a pair of networks, for most methods.
-        loss: supervised loss, called as ``loss(logits, label)``.
-        statistics: ``"labeled"``: the running statistics of BatchNorm, by which inference normalizes, are those of
-            labeled images; ``"all"``: unlabeled images, as strongly as they are augmented, move them too.
-
-    Raises:
-        ConfigError: when ``statistics`` is neither.
+        network: what inference uses.
     """
 
     labeled_streams: LabeledStreams = "single"
     iteration: Tensor
     network: Any  # as specific as the method
 
-    def __init__(self, network: nn.Module, loss: nn.Module, statistics: str = "labeled") -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if statistics not in ("labeled", "all"):
-            raise ConfigError(f"batchnorm_statistics '{statistics}' is neither labeled nor all")
         self.network = network
-        self.loss = loss
-        self.statistics = statistics
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
 
     @abstractmethod
@@ -76,6 +67,29 @@ class TrainingStep(nn.Module, ABC):
     def ramp(self, length: int) -> Tensor:
         """Return the weight of a term that fades in over ``length`` iterations."""
         return sigmoid_ramp_up(self.iteration, length)
+
+
+class TwinStep(TrainingStep):
+    """Train a pair of networks on labels, with whatever else a method asks of them.
+
+    Args:
+        network: the pair of networks.
+        loss: supervised loss, called as ``loss(logits, label)``.
+        statistics: ``"labeled"``: the running statistics of BatchNorm, by which inference normalizes, are those of
+            labeled images; ``"all"``: unlabeled images, as strongly as they are augmented, move them too.
+
+    Raises:
+        ConfigError: when ``statistics`` is neither.
+    """
+
+    network: Twin
+
+    def __init__(self, network: Twin, loss: nn.Module, statistics: str = "labeled") -> None:
+        super().__init__(network)
+        if statistics not in ("labeled", "all"):
+            raise ConfigError(f"batchnorm_statistics '{statistics}' is neither labeled nor all")
+        self.loss = loss
+        self.statistics = statistics
 
     def _on_unlabeled(self) -> AbstractContextManager[None]:
         """The block in which unlabeled images pass through the networks."""
@@ -116,6 +130,18 @@ def labeled_batches(batch: Batch, count: int) -> list[Batch]:
     if len(streams) != count:
         raise ValueError(f"the batch has {len(streams)} labeled streams, expected {count}: check labeled_streams")
     return streams
+
+
+def labeled_images(batch: Batch) -> Tensor:
+    """Return the images of the first labeled stream, whether labels came along or not.
+
+    Args:
+        batch: see :class:`TrainingStep`.
+
+    Returns:
+        (B, C, H, W), a plain tensor.
+    """
+    return plain(batch["labeled"][0]["image"])
 
 
 def unlabeled_images(batch: Batch) -> Tensor:

@@ -97,7 +97,8 @@ class ContrastivePretrainingStep(TrainingStep):
         key_encoder: str | None = None,
         symmetric: bool | None = None,
     ) -> None:
-        super().__init__(network, loss if loss is not None else RegionContrastLoss(), statistics="all")
+        super().__init__(network)
+        self.loss = loss if loss is not None else RegionContrastLoss()
         key_encoder = key_encoder or ("shared" if global_branch == "simsiam" else "momentum")
         _check(network, self.loss, global_branch, local_weight, key_encoder, momentum, total_iterations)
         self.global_branch, self.local_weight = global_branch, local_weight
