@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewlabel.pseudolabels import activation_maps, self_activation_map
 
 LAYERS = ["0", "2"]
+ORDER = "minmax_then_mean"
 
 
 def network() -> nn.Sequential:
@@ -72,3 +73,21 @@ def test_a_network_that_sees_nothing_gives_zeros() -> None:
 def test_mistakes() -> None:
     with pytest.raises(ValueError, match="order is 'mean'"):
         self_activation_map(network(), images(), LAYERS, order="mean")
+
+
+def test_a_margin_keeps_the_padding_out_of_the_map() -> None:
+    """A filter that sums its window answers at borders to nothing but the zeros around the image."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.constant_(net[0].weight, -1.0)
+    x = torch.full((1, 1, 16, 20), 0.5)
+    x[..., 5:9, 7:12] = 0.4
+    bare, framed = (self_activation_map(net, x, ["0"], lambda z: z[:, 0], ORDER, margin_px=m) for m in (0, 4))
+    assert bare[0, 0, 0, 0] == 1 and bare[0, 0, 7, 9] < 0.5
+    assert framed[0, 0, 7, 9] == 1 and framed[0, 0, 0, 0] == 0
+    assert framed.shape == bare.shape == x.shape
+
+
+def test_maps_stay_in_place_with_a_margin() -> None:
+    x = images(1)
+    one, other = (self_activation_map(network(), x, ["0"], order=ORDER, margin_px=m)[..., 4:-4, 4:-4] for m in (0, 5))
+    assert np.corrcoef(one.flatten(), other.flatten())[0, 1] > 0.99
