@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """MoNuSeg: H&E tiles as TIFF with nuclei outlined in Aperio ImageScope XML.
 
-The training data exist in two revisions. The first has 30 tiles, those of Kumar et al.; later downloads under the same name
-hold seven more. The 14 test tiles were published after the challenge of 2018. Names tell them apart, and
+The training data exist in two revisions. The first has 30 tiles, those of Kumar et al.; later downloads of the same
+name hold seven more. The 14 test tiles were published after the challenge of 2018. Names tell them apart, and
 ``manifest.json`` says what was found.
 
 References:
-    N. Kumar et al., A dataset and a technique for generalized nuclear segmentation for computational pathology, IEEE TMI
-    36(7), 2017. N. Kumar et al., A multi-organ nucleus segmentation challenge, IEEE TMI 39(5), 2020.
+    N. Kumar et al., A dataset and a technique for generalized nuclear segmentation for computational pathology, IEEE
+    TMI 36(7), 2017. N. Kumar et al., A multi-organ nucleus segmentation challenge, IEEE TMI 39(5), 2020.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def read_annotation(path: str | Path) -> Annotation:
         raise DataError([f"{path} is not XML: {error}; download it again"]) from None
     if root.tag != "Annotations":
         raise DataError([f"{path} begins with <{root.tag}>, not with <Annotations> as an ImageScope file does"])
-    outlines, regions, negative = [], [], 0
+    outlines: list[Any] = []
+    regions: list[Any] = []
+    negative = 0
     for region in root.iterfind("Annotation/Regions/Region"):
         if region.get("NegativeROA") == "1":
             negative += 1
@@ -169,8 +171,8 @@ def convert_monuseg(
         seed: of the draw of patients.
 
     Returns:
-        ``{"revision": ..., "training": n, "validation": n, "test": n, "nuclei": n, "lost": n}``; ``lost`` counts outlines
-        that left no pixel, which the manifest names.
+        ``{"revision": ..., "training": n, "validation": n, "test": n, "nuclei": n, "lost": n}``; ``lost`` counts
+        outlines that left no pixel, which the manifest names.
 
     Raises:
         ConfigError: no such folder, an ``output`` that exists, or nothing to train on.

@@ -115,8 +115,9 @@ def _is_dense(flat: Tensor, outer: int, inner: int) -> bool:
 
 
 class _Blocks:
-    """(B, C, S) features cut into blocks that one thread handles at a time: four planes (all, where there is little to
-    do), or a part of the rows.
+    """Blocks of (B, C, S) features, one thread at a time.
+
+    A block is four planes (all, where there is little to do), or a part of the rows.
     """
 
     def __init__(self, flat: Tensor, index: RegionIndex) -> None:
