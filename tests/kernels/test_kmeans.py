@@ -39,11 +39,11 @@ def assert_consistent(points: Tensor, found: Clusters, atol: float = 1e-4) -> No
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_finds_the_best_of_all_partitions(backend: str, dims: int) -> None:
-    points = clouds(2, 9, dims)
+    points = clouds(2, 7, dims)
     found = kmeans(points, 3, restarts=30, iterations=50, backend=backend)
     for b in range(2):
         best = np.inf
-        for labels in itertools.product(range(3), repeat=9):
+        for labels in itertools.product(range(3), repeat=7):
             x, k = points[b].double().numpy(), np.array(labels)
             spread = sum(((x[k == i] - x[k == i].mean(axis=0)) ** 2).sum() for i in range(3) if (k == i).any())
             best = min(best, spread)
@@ -156,8 +156,9 @@ def test_tolerance_stops_early() -> None:
 def test_scale_and_shift_of_points_change_nothing_else() -> None:
     points = clouds(1, 300, 3)
     one, other = kmeans(points, 3), kmeans(points * 256 - 1000, 3)
-    assert (one.labels == other.labels).float().mean() > 0.99
-    torch.testing.assert_close(one.centers * 256 - 1000, other.centers, rtol=0, atol=0.5)
+    torch.testing.assert_close(one.inertia * 256**2, other.inertia, rtol=1e-4, atol=0)
+    scaled, found = (c[0, c[0, :, 0].argsort()] for c in (one.centers * 256 - 1000, other.centers))
+    torch.testing.assert_close(scaled, found, rtol=0, atol=0.5)
 
 
 def test_half_precision_and_strides() -> None:
