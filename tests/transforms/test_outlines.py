@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +23,7 @@ def rasterized(polygons: list[Polygon], shape: tuple[int, int]) -> NDArray[np.in
     for polygon in polygons:
         inside = np.zeros(shape, bool)
         for ring in polygon:
-            for (x, y), (u, v) in zip(ring[:-1], ring[1:], strict=True):
+            for (x, y), (u, v) in pairwise(ring):
                 if x == u:  # each vertical edge flips what lies to its right
                     inside[min(y, v) : max(y, v), x:] ^= True
         out += inside
@@ -29,7 +31,7 @@ def rasterized(polygons: list[Polygon], shape: tuple[int, int]) -> NDArray[np.in
 
 
 def area(ring: list[tuple[int, int]]) -> float:
-    return sum(x * v - u * y for (x, y), (u, v) in zip(ring[:-1], ring[1:], strict=True)) / 2
+    return sum(x * v - u * y for (x, y), (u, v) in pairwise(ring)) / 2
 
 
 @SETTINGS

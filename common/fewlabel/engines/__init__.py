@@ -12,6 +12,7 @@ from fewlabel.engines.steps import (
     TrainingStep,
 )
 from fewlabel.engines.trainer import StreamTrainer
+from fewlabel.engines.whole_image import WholeImageSegmenter
 
 __all__ = [
     "CrossPseudoSupervisionStep",
@@ -21,4 +22,5 @@ __all__ = [
     "StreamTrainer",
     "SupervisedStep",
     "TrainingStep",
+    "WholeImageSegmenter",
 ]
