@@ -246,11 +246,11 @@ def _needs_whole(page: Any) -> str:
 
 def _only_page(tiff: tifffile.TiffFile, path: Path) -> Any:
     """Return the page of full resolution; others may only be reduced images of it."""
-    levels = tiff.series[0].levels
-    others = [page for series in tiff.series[1:] for page in series.pages if page is not None and not page.is_reduced]
-    if len(levels[0].pages) != 1 or (others and not tiff.is_svs):
+    first: Any = tiff.series[0].levels[0]
+    pages: list[Any] = [page for series in tiff.series[1:] for page in series.pages]
+    if len(first.pages) != 1 or not (tiff.is_svs or all(page is None or page.is_reduced for page in pages)):
         raise _refused(path, f"has {len(tiff.pages)} pages, of which only one could be read: save each as a file")
-    return levels[0].pages[0].aspage()
+    return first.pages[0].aspage()
 
 
 def _check_kind(path: Path) -> None:

@@ -16,6 +16,7 @@ from fewlabel.engines.steps import (
     TwinStep,
 )
 from fewlabel.engines.trainer import StreamTrainer
+from fewlabel.engines.whole_image import WholeImageSegmenter
 
 __all__ = [
     "ContrastivePretrainingStep",
@@ -30,4 +31,5 @@ __all__ = [
     "TrainingStep",
     "TwinStep",
     "VoronoiWriter",
+    "WholeImageSegmenter",
 ]

@@ -31,6 +31,10 @@ class ModelLoader:
         engine.add_event_handler(Events.STARTED, self.started)
 
     def started(self, engine: Engine) -> None:
+        """Load the weights; see :meth:`load`."""
+        self.load()
+
+    def load(self) -> None:
         """Load the weights.
 
         Raises:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 from collections.abc import Mapping
@@ -115,3 +116,16 @@ def _matched(module: nn.Module, weights: Mapping[str, Any]) -> tuple[dict[str, T
 def _some(names: list[str], what: str) -> str:
     """Count tensors and name the first few."""
     return f"{len(names)} tensors {what}" + (f" ({', '.join(names[:3])} ...)" if names else "")
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Return a digest of all weights and buffers of a module: equal where names, types, shapes and values are.
+
+    Args:
+        module: on whatever device.
+    """
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

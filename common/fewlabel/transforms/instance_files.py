@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 
 from fewlabel.errors import ConfigError
-from fewlabel.transforms.instance_map import Grid, strips
+from fewlabel.transforms.instance_map import Readable, strips
 from fewlabel.transforms.instance_table import InstanceTable
 from fewlabel.transforms.outlines import Polygon, polygons_of_ends, run_ends
 from fewlabel.transforms.overlay import COLORS, Color, overlay
@@ -27,7 +27,6 @@ from fewlabel.transforms.png import write_png
 OBJECT_TYPES = ("detection", "cell", "annotation")
 _PNG_MOST = 65_535
 _TILE = 512
-_DRAWN_PX = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,9 @@ class InstanceFiles:
         except ValueError as error:
             raise ConfigError(f"colors: {error}.") from None
 
-    def write(self, prefix: Path, labels: Grid, table: InstanceTable, picture: Grid | None = None) -> list[Path]:
+    def write(
+        self, prefix: Path, labels: Readable, table: InstanceTable, picture: Readable | None = None
+    ) -> list[Path]:
         """Write the files of one image.
 
         Args:
@@ -111,7 +112,7 @@ class InstanceFiles:
                 rows.writerow((n, f"{x:.2f}", f"{y:.2f}", area, self.name_of(int(kind)), f"{probability:.4f}"))
         return path
 
-    def _write_outlines(self, prefix: Path, labels: Grid, table: InstanceTable) -> Path:
+    def _write_outlines(self, prefix: Path, labels: Readable, table: InstanceTable) -> Path:
         path, palette = _beside(prefix, ".geojson"), self._palette()
         facts = zip(table.boxes.tolist(), table.area.tolist(), table.kinds.tolist(), table.probability, strict=True)
         with path.open("w", encoding="utf-8") as file:
@@ -129,11 +130,11 @@ class InstanceFiles:
             file.write("\n]}\n")
         return path
 
-    def _drawn(self, labels: Grid, table: InstanceTable, picture: Grid) -> Iterator[NDArray[np.uint8]]:
+    def _drawn(self, labels: Readable, table: InstanceTable, picture: Readable) -> Iterator[NDArray[np.uint8]]:
         """Yield strips of the picture; each sees a row of its neighbors, so that a line is drawn as in the whole."""
         palette = self._palette()
         colors = [palette[(kind - 1) % len(palette)] for kind in table.kinds] or palette
-        for (rows, columns), top in strips(labels.shape, _DRAWN_PX):
+        for (rows, columns), top in strips(labels.shape):
             wider = slice(max(0, top - 1), min(labels.shape[0], rows.stop + 1)), columns
             drawn = overlay(picture[wider], labels[wider], alpha=0.0, colors=colors, line_px=1)
             yield drawn[top - wider[0].start :][: rows.stop - top]
@@ -169,7 +170,7 @@ def _beside(prefix: Path, ending: str) -> Path:
     return prefix.with_name(prefix.name + ending)
 
 
-def _write_labels(prefix: Path, labels: Grid, count: int) -> Path:
+def _write_labels(prefix: Path, labels: Readable, count: int) -> Path:
     shape = labels.shape
     if count <= _PNG_MOST:
         path = _beside(prefix, "_instances.png")
@@ -196,7 +197,7 @@ def _write_labels(prefix: Path, labels: Grid, count: int) -> Path:
     return path
 
 
-def _polygons(labels: Grid, number: int, box: Sequence[int]) -> list[Polygon]:
+def _polygons(labels: Readable, number: int, box: Sequence[int]) -> list[Polygon]:
     """Polygons of an instance, whose box is read in strips: some boxes are as large as the image."""
     top, left, bottom, right = box
     ends: list[tuple[NDArray[Any], NDArray[Any]]] = []

@@ -15,26 +15,30 @@ from fewlabel.transforms.instance_rules import InstanceRules
 from fewlabel.transforms.instance_table import InstanceTable
 from fewlabel.transforms.split import split_component
 
-STRIP_PX = 1 << 22
+STRIP_PX = 1 << 20
 
 
-class Grid(Protocol):
-    """A picture-like array of which windows are read and written: in memory or on disk."""
+class Readable(Protocol):
+    """A picture-like array of which windows are read: in memory, on disk, or in a file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(H, W)."""
+        """Height and width first."""
 
     def __getitem__(self, window: tuple[slice, slice]) -> NDArray[Any]: ...
+
+
+class Grid(Readable, Protocol):
+    """One of which windows are written, too."""
 
     def __setitem__(self, window: tuple[slice, slice], values: NDArray[Any]) -> None: ...
 
 
 def find_instances(
-    probability: Grid,
+    probability: Readable,
     labels: Grid,
     rules: InstanceRules,
-    kinds: Grid | None = None,
+    kinds: Readable | None = None,
     classes: int = 1,
     strip_px: int = STRIP_PX,
 ) -> InstanceTable:
@@ -81,7 +85,7 @@ def strips(shape: tuple[int, ...], strip_px: int = STRIP_PX) -> Iterator[tuple[t
         yield (slice(top, min(top + rows, shape[0])), slice(0, shape[1])), top
 
 
-def _components(probability: Grid, labels: Grid, rules: InstanceRules, strip_px: int) -> NDArray[np.int32]:
+def _components(probability: Readable, labels: Grid, rules: InstanceRules, strip_px: int) -> NDArray[np.int32]:
     """Write provisional components into ``labels`` and return the table of their numbers."""
     holes = _holes(probability, labels, rules, strip_px)
     found = StripComponents(8)
@@ -93,7 +97,7 @@ def _components(probability: Grid, labels: Grid, rules: InstanceRules, strip_px:
     return found.numbers()
 
 
-def _holes(probability: Grid, labels: Grid, rules: InstanceRules, strip_px: int) -> NDArray[np.bool_] | None:
+def _holes(probability: Readable, labels: Grid, rules: InstanceRules, strip_px: int) -> NDArray[np.bool_] | None:
     """Write provisional components of the background into ``labels`` and say which of them are filled."""
     if rules.max_hole_px == 0:
         return None
@@ -121,7 +125,7 @@ def _holes(probability: Grid, labels: Grid, rules: InstanceRules, strip_px: int)
 
 
 def _split_all(
-    probability: Grid, labels: Grid, rules: InstanceRules, table: InstanceTable
+    probability: Readable, labels: Grid, rules: InstanceRules, table: InstanceTable
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split components in place; areas and first pixels of what ``labels`` holds then, new numbers at the end."""
     height, width = labels.shape

@@ -34,7 +34,7 @@ def write_png(path: str | Path, shape: tuple[int, ...], strips: Iterable[NDArray
     rows, above = 0, np.zeros(0, np.uint8)
     with Path(path).open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
-        packer = zlib.compressobj(level=6)
+        packer = zlib.compressobj(level=3)
         for strip in strips:
             kind = _KINDS.get((strip.dtype.name, strip.shape[2] if strip.ndim == 3 else 1))
             if kind is None or strip.shape[1:] != tuple(shape[1:]):

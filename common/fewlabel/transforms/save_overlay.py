@@ -122,7 +122,7 @@ class SaveOverlayd(MapTransform):
             raise ValueError(f"expected axes 'WH' or 'HW', received {axes!r}.")
         self.names = OutputNames(output_dir, data_root_dir, "overlays")
         self.image_key, self.truth_key = image_key, truth_key
-        self.output_postfix, self.axes = output_postfix, axes
+        self.ending, self.axes = f"_{output_postfix}.png" if output_postfix else ".png", axes
         self.style: dict[str, Any] = {"alpha": alpha, "colors": colors, "truth_color": truth_color}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -79,7 +79,7 @@ class StripComponents:
     def numbers(self) -> NDArray[np.int32]:
         """Return the component of each provisional label, (count + 1,) int32.
 
-        Components are 1, 2, ... in raster order of their first pixels in the whole image; entry 0, background, is 0.
+        Components are 1, 2, ... in raster order of their first pixels in the image; entry 0, the background, is 0.
         """
         table = self._parent[: self.count + 1].copy()
         _number(table)
