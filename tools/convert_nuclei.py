@@ -4,7 +4,8 @@
 ``python tools/convert_nuclei.py monuseg --source "MoNuSeg 2018 Training Data" --output data/monuseg``
 ``python tools/convert_nuclei.py bcdata --source BCData --output data/bcdata``
 
-Nothing is downloaded; where the sets are and under which terms, their pages say. An existing folder is not written to.
+Nothing is downloaded: the pages of the sets say where they are and under which terms. A folder that exists stays as it
+is.
 """
 
 from __future__ import annotations

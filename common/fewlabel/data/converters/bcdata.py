@@ -35,10 +35,11 @@ def convert_bcdata(source: str | Path, output: str | Path) -> dict[str, Any]:
     """Convert tiles and cell centers, with the split of the authors.
 
     Read are ``images/{train,validation,test}/*.png`` and, of the same stem,
-    ``annotations/{train,validation,test}/{positive,negative}/*.h5`` with a data set ``coordinates`` of shape ``(N, 2)``: x
-    and y in pixels. Written are ``images`` (the same files), ``points/*.csv`` with columns x, y, class, and, so that every
-    reader of instances finds the cells, ``labels`` (uint16, the pixel of each center has its own value) and ``classes``
-    (uint8, 1 positive, 2 negative), in ``datalist.json`` under ``label`` and ``class_label``.
+    ``annotations/{train,validation,test}/{positive,negative}/*.h5`` with a data set ``coordinates``, shape ``(N, 2)``:
+    x and y in pixels. Written are ``images`` (the same files), ``points/*.csv`` with columns x, y, class, and, so that
+    every reader of instances finds the cells, ``labels`` (uint16, the pixel of each center has its own value) and
+    ``classes`` (uint8, 1 positive, 2 negative), in ``datalist.json`` under ``label`` and ``class_label``. The set names
+    no patients, so that its items have no group.
 
     Args:
         source: folder with ``images`` and ``annotations``, or the one above.
@@ -46,15 +47,15 @@ def convert_bcdata(source: str | Path, output: str | Path) -> dict[str, Any]:
 
     Returns:
         ``{"training": n, "validation": n, "test": n, "positive": n, "negative": n, "moved": n, "without_file": n}``:
-        images, cells, centers that were moved by a pixel because another cell has theirs, and images with one annotation
-        file only, which the manifest names.
+        images, cells, centers that went to a pixel beside their own because another cell has it, and images with one
+        annotation file only, whose other class counts as absent and which the manifest names.
 
     Raises:
         ConfigError: no such folder, an ``output`` that exists, or h5py is not installed.
         DataError: listing images without annotation, annotations without image, and what cannot be read.
     """
-    h5py = _h5py()
     root = _root(source_folder(source))
+    h5py = _h5py()
     cases = [(name, path) for name, split in SPLITS.items() for path in _images(root, split)]
     _stop_at_orphans(root, cases)
     with new_folder(output, "images", "labels", "classes", "points") as draft:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MoNuSeg: H&E tiles as TIFF with nuclei outlined in Aperio ImageScope XML.
 
-The training data exist in two revisions. The first has 30 tiles, those of Kumar et al.; later downloads of the same
-name hold seven more. The 14 test tiles were published after the challenge of 2018. Names tell them apart, and
+The training data exist in two revisions. The first has 30 tiles, those of Kumar et al. 2017; later downloads under the
+same name hold seven more. The 14 test tiles were published after the challenge of 2018. Names tell them apart, and
 ``manifest.json`` says what was found.
 
 References:
@@ -12,18 +12,15 @@ References:
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from fewlabel.data.converters._folder import new_folder, source_folder, write_manifest
+from fewlabel.data.converters.imagescope import Annotation, read_annotation
 from fewlabel.data.converters.polygons import instance_map
 from fewlabel.data.datalist import DEFAULT
 from fewlabel.data.files import natural, relative
@@ -64,74 +61,8 @@ TEST = frozenset(
 """The 14 test tiles of 2018."""
 
 PATIENT = r"^(TCGA-\w+-\w+|.+)"
+LICENCE = "CC BY-NC-SA 4.0"
 RULE = "a pixel in several outlines belongs to the one that covers the fewest pixels, of equal ones to the later"
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """What one XML file holds.
-
-    Attributes:
-        outlines: each of shape ``(V, 2)``, x and y in pixels.
-        regions: their ``Id``.
-        negative: how many regions were left out because they are marked as negative (``NegativeROA="1"``).
-        microns_per_pixel: as stated; None where it is not.
-    """
-
-    outlines: list[NDArray[np.float64]]
-    regions: list[str]
-    negative: int
-    microns_per_pixel: float | None
-
-
-def read_annotation(path: str | Path) -> Annotation:
-    """Read the outlines of an Aperio ImageScope file: ``Annotations/Annotation/Regions/Region/Vertices/Vertex``.
-
-    Args:
-        path: the XML file.
-
-    Returns:
-        The outlines of all layers, in the order of the file.
-
-    Raises:
-        DataError: the file is no such XML, or a vertex has no numbers X and Y.
-    """
-    path = Path(path)
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise DataError([f"{path} is not XML: {error}; download it again"]) from None
-    if root.tag != "Annotations":
-        raise DataError([f"{path} begins with <{root.tag}>, not with <Annotations> as an ImageScope file does"])
-    outlines: list[Any] = []
-    regions: list[Any] = []
-    negative = 0
-    for region in root.iterfind("Annotation/Regions/Region"):
-        if region.get("NegativeROA") == "1":
-            negative += 1
-            continue
-        number = region.get("Id", str(len(regions) + 1))
-        outlines.append(_vertices(region, f"{path}: region {number}"))
-        regions.append(number)
-    return Annotation(outlines, regions, negative, _resolution(root))
-
-
-def _vertices(region: ElementTree.Element, where: str) -> NDArray[np.float64]:
-    try:
-        corners = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iterfind("Vertices/Vertex")]
-    except (KeyError, ValueError):
-        raise DataError([f"{where} has a vertex without numbers X and Y; correct or remove it"]) from None
-    if not all(math.isfinite(x) and math.isfinite(y) for x, y in corners):
-        raise DataError([f"{where} has a vertex that is not finite; correct or remove it"])
-    return np.array(corners, np.float64).reshape(-1, 2)
-
-
-def _resolution(root: ElementTree.Element) -> float | None:
-    try:
-        value = float(root.get("MicronsPerPixel", ""))
-    except ValueError:
-        return None
-    return value if 0 < value < math.inf else None
 
 
 def revision(names: Collection[str]) -> str:
@@ -207,11 +138,8 @@ def convert_monuseg(
     return {"revision": revision(stems), **counts, "nuclei": nuclei, "lost": lost}
 
 
-LICENCE = "CC BY-NC-SA 4.0"
-
-
 def _patient(name: str) -> str:
-    return "-".join(name.split("-")[:3])
+    return str(re.findall(PATIENT, name)[0])
 
 
 def _pairs(root: Path) -> dict[str, tuple[Path, Path]]:
