@@ -48,7 +48,7 @@ def compare(features: Tensor, index: RegionIndex) -> None:
     for side, exact, tolerance in zip(got, expected, (1e-6, torch.finfo(features.dtype).eps), strict=True):
         assert (side.double() - exact).abs().max() <= tolerance * exact.abs().max()
     assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
-    compare_maxima(features.detach().round(decimals=0) if features.dtype.itemsize > 2 else features, index)
+    compare_maxima(features.detach().round(), index)
 
 
 def compare_maxima(features: Tensor, index: RegionIndex) -> None:
@@ -125,14 +125,14 @@ def test_compiled_for(capability: int, number: str, in_rows: bool) -> None:
         triton._piece_kernel: (shape | {"PIECE": triton._PIECE}, tile.warps),
         triton._top_piece_kernel: (shape | {"PIECE": triton._PIECE}, tile.warps),
         triton._spread_kernel: (shape | {"MEAN": True}, tile.warps),
-        triton._total_kernel: (slots | {"MEAN": True}, 1),
-        triton._top_kernel: (slots, 1),
+        triton._total_kernel: (slots | {"MEAN": True}, triton.TOTAL_WARPS),
+        triton._top_kernel: (slots, triton.TOP_WARPS),
     }
     for kernel, (constants, warps) in kernels.items():
         multiples = set(INTEGERS) - {"regions", "slots", "steps"} - set(constants)
         found = compile_for(kernel, capability, types, constants, warps, 3, multiples)
         assert found.stack == 0
-        assert found.registers <= 64
+        assert found.registers <= (72 if kernel is triton._top_piece_kernel else 64)
         assert found.shared <= 8192
         assert "atom" not in found.ptx
         gathers_planes = kernel in (triton._piece_kernel, triton._top_piece_kernel) and not in_rows

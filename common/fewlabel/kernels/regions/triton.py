@@ -35,6 +35,7 @@ from fewlabel.kernels.regions.index import RegionIndex
 _PIECE = 512  # pixels of one region that a program sums
 _GROUP = 64  # channels of a program
 _SLOTS = 16  # partial sums that are read at a time
+TOTAL_WARPS, TOP_WARPS = 1, 2  # of a program that reduces them
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def region_argmax(flat: Tensor, index: RegionIndex) -> Tensor:
     entries = torch.empty_like(tops, dtype=torch.int32)
     with torch.cuda.device_of(flat):
         launch.pieces(_top_piece_kernel, flat, index, (tops, entries))
-        launch.totals(_top_kernel, index, (tops, entries, index.perm.contiguous()), best, pixels=flat.shape[2])
+        parts = tops, entries, index.perm.contiguous()
+        launch.totals(_top_kernel, index, parts, best, TOP_WARPS, pixels=flat.shape[2])
     return best
 
 
@@ -98,11 +100,13 @@ class _Launch:
             PIECE=_PIECE, GROUP=_GROUP, CHANNELS=shape.channels, PIXELS=shape.pixels, num_warps=shape.warps,
         )  # fmt: skip
 
-    def totals(self, kernel: Any, index: RegionIndex, partials: tuple[Tensor, ...], out: Tensor, **more: int) -> None:
+    def totals(
+        self, kernel: Any, index: RegionIndex, partials: tuple[Tensor, ...], out: Tensor, warps: int, **more: int
+    ) -> None:
         """Reduce the slots of each region."""
         kernel[(self.regions, triton.cdiv(self.channels, _GROUP), self.batch)](
             *partials, index.offsets.contiguous(), out, self.channels, self.regions, self.slots, **more,
-            PIECE=_PIECE, CHANNELS=min(_GROUP, triton.next_power_of_2(self.channels)), SLOTS=_SLOTS, num_warps=1,
+            PIECE=_PIECE, CHANNELS=min(_GROUP, triton.next_power_of_2(self.channels)), SLOTS=_SLOTS, num_warps=warps,
         )  # fmt: skip
 
 
@@ -120,7 +124,7 @@ class _Sum(torch.autograd.Function):
         partial = flat.new_empty(launch.partials, dtype=dtype)
         with torch.cuda.device_of(flat):
             launch.pieces(_piece_kernel, flat, index, (partial,))
-            launch.totals(_total_kernel, index, (partial,), total, MEAN=mean)
+            launch.totals(_total_kernel, index, (partial,), total, TOTAL_WARPS, MEAN=mean)
         return total
 
     @staticmethod
