@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Transposed
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
@@ -106,6 +106,7 @@ def read_tiles(items: Iterable[dict[str, Any]]) -> Iterator[Tile]:
             LoadImaged(["image", "label"], reader=AnyReader, image_only=True, dtype=None),
             EnsureChannelFirstd(["image", "label"]),
             ToRGBd("image"),
+            Transposed(["image", "label"], indices=[0, 2, 1]),
         ]
     )
     for item in items:

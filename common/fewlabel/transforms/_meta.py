@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
-from monai.config import NdarrayOrTensor
+from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
@@ -34,6 +35,19 @@ def refusal(img: Any, problem: str) -> DataError:
     """Return the error that says which file has which problem; ``problem`` continues the sentence after its name."""
     name = meta_of(img).get(FILE_KEY)
     return DataError([f"'{name}' {problem}" if name else f"an array without file name {problem}"])
+
+
+def paired_keys(keys: tuple[Hashable, ...], output_keys: KeysCollection | None) -> tuple[Hashable, ...]:
+    """Return the keys of results, one per key; None overwrites.
+
+    Raises:
+        ValueError: numbers of keys and output keys that differ.
+    """
+    names = (output_keys,) if isinstance(output_keys, str) else output_keys
+    paired = keys if names is None else tuple(names)
+    if len(paired) != len(keys):
+        raise ValueError(f"expected {len(keys)} output_keys, received {paired}.")
+    return paired
 
 
 def drop_trailing_singletons(img: NdarrayOrTensor) -> NdarrayOrTensor:

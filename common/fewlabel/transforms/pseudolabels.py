@@ -15,7 +15,7 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from fewlabel import pseudolabels
-from fewlabel.transforms._meta import like, plain
+from fewlabel.transforms._meta import like, paired_keys, plain
 
 
 class _Functiond(MapTransform):
@@ -43,10 +43,7 @@ class _Functiond(MapTransform):
             TypeError: an option that the function does not have.
         """
         super().__init__(keys, allow_missing_keys)
-        names = (output_keys,) if isinstance(output_keys, str) else output_keys
-        self.output_keys = self.keys if names is None else tuple(names)
-        if len(self.output_keys) != len(self.keys):
-            raise ValueError(f"expected {len(self.keys)} output_keys, received {self.output_keys}.")
+        self.output_keys = paired_keys(self.keys, output_keys)
         inspect.signature(type(self).function).bind_partial(None, **options)
         self.options = options
 

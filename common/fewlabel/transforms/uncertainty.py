@@ -11,7 +11,7 @@ import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, Transform
 
-from fewlabel.transforms._meta import like, plain
+from fewlabel.transforms._meta import like, paired_keys, plain
 
 
 class BinaryEntropy(Transform):
@@ -62,10 +62,7 @@ class BinaryEntropyd(MapTransform):
             ValueError: numbers of keys and output keys that differ.
         """
         super().__init__(keys, allow_missing_keys)
-        names = (output_keys,) if isinstance(output_keys, str) else output_keys
-        self.output_keys = self.keys if names is None else tuple(names)
-        if len(self.output_keys) != len(self.keys):
-            raise ValueError(f"expected {len(self.keys)} output_keys, received {self.output_keys}.")
+        self.output_keys = paired_keys(self.keys, output_keys)
         self.transform = BinaryEntropy()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
