@@ -50,7 +50,9 @@ def read_annotation(path: str | Path) -> Annotation:
         raise DataError([f"{path} is not XML: {error}; download it again"]) from None
     if root.tag != "Annotations":
         raise DataError([f"{path} begins with <{root.tag}>, not with <Annotations> as an ImageScope file does"])
-    outlines, regions, negative = [], [], 0
+    outlines: list[NDArray[np.float64]] = []
+    regions: list[str] = []
+    negative = 0
     for region in root.iterfind("Annotation/Regions/Region"):
         if region.get("NegativeROA") == "1":
             negative += 1
