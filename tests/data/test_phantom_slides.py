@@ -15,6 +15,7 @@ from skimage.color import rgb2hed
 from skimage.filters import threshold_otsu
 
 from fewlabel.data import find_labels, read_datalist, without_labels
+from fewlabel.data.folds import hold_out_groups
 from fewlabel.data.phantoms import PHANTOMS, histology, immunohistochemistry
 from fewlabel.data.phantoms._section import PATTERNS
 from fewlabel.data.phantoms._stain import EOSIN, HEMATOXYLIN, Scan, scan
@@ -28,12 +29,12 @@ Tiles = list[tuple[np.ndarray, ...]]
 
 @pytest.fixture(scope="module")
 def stained() -> Tiles:
-    return [HistologySlide((1, k), name).tile(0) for k, name in enumerate([*PATTERNS, *PATTERNS])]
+    return [HistologySlide((1, k), name, (192, 192)).tile(0) for k, name in enumerate([*PATTERNS, *PATTERNS])]
 
 
 @pytest.fixture(scope="module")
 def marked() -> Tiles:
-    return [ImmunohistochemistrySlide((1, k), "carcinoma").tile(0) for k in range(6)]
+    return [ImmunohistochemistrySlide((1, k), "carcinoma", (192, 192)).tile(0) for k in range(6)]
 
 
 @pytest.fixture(params=[histology, immunohistochemistry], ids=["histology", "immunohistochemistry"])
@@ -137,6 +138,8 @@ def test_data_set_keeps_slides_in_one_list_and_reads_back(tmp_path: Path, drawer
     lists = read_datalist(folder)
     parts = (lists.training, lists.validation, lists.test)
     assert [len(part) for part in parts] == [4, 2, 2]
+    fold = hold_out_groups(lists, ["slide00"], "group")
+    assert len(fold.validation) == 2 and "slide00" not in {item["group"] for item in fold.training}
     groups = [{item["group"] for item in part} for part in parts]
     assert [len(g) for g in groups] == [2, 1, 1] and len(set.union(*groups)) == 4
     for item in [item for part in parts for item in part]:

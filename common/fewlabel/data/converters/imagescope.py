@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -51,8 +50,8 @@ def read_annotation(path: str | Path) -> Annotation:
         raise DataError([f"{path} is not XML: {error}; download it again"]) from None
     if root.tag != "Annotations":
         raise DataError([f"{path} begins with <{root.tag}>, not with <Annotations> as an ImageScope file does"])
-    outlines: list[Any] = []
-    regions: list[Any] = []
+    outlines: list[NDArray[np.float64]] = []
+    regions: list[str] = []
     negative = 0
     for region in root.iterfind("Annotation/Regions/Region"):
         if region.get("NegativeROA") == "1":

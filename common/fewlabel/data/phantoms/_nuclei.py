@@ -44,7 +44,7 @@ class Kind:
 KINDS = {
     "tumor": Kind((0.85, 1.45), (1.0, 1.9), 0.66, 0.45, 0.40, 2, 0.05, 0.4),
     "lymphocyte": Kind((0.58, 0.74), (1.0, 1.2), 1.20, 0.15, 0.30, 0, 0.04, 0.08),
-    "spindle": Kind((0.50, 0.85), (2.0, 4.6), 0.85, 0.18, 0.24, 0, 0.05, 0.35),
+    "spindle": Kind((0.50, 0.85), (2.0, 4.6), 0.85, 0.32, 0.24, 0, 0.05, 0.25),
 }
 
 
@@ -200,7 +200,7 @@ class Crowd:
         top, left = (int(rng.integers(0, n - m + 1)) for n, m in zip(self.chromatin[0].shape, shape, strict=True))
         fine, coarse = (noise[top : top + shape[0], left : left + shape[1]] for noise in self.chromatin)
         is_pale = rng.uniform() < kind.pale
-        base = kind.base * (rng.uniform(0.2, 0.45) if is_pale else rng.lognormal(0, 0.25))
+        base = kind.base * (rng.uniform(0.3, 0.5) if is_pale else rng.lognormal(0, 0.25))
         rim = kind.rim * (1.5 if is_pale else 1.0) * np.exp(-np.square((nucleus.depth - 0.8) / (0.13 * unit_px)))
         clumps = kind.clumps * (np.clip(coarse, -1, 2) * 0.55 + np.clip(fine, -1, 2) * 0.65)
         stain = base + rim + clumps * (0.7 if is_pale else 1.0)

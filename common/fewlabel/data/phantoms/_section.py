@@ -104,7 +104,7 @@ def populate(
     """
     height, width = section.size
     crowd = Crowd.empty(rng, section.size, unit_px)
-    slope_y, slope_x = np.stack([*np.gradient(section.flow)])
+    slope_y, slope_x = (np.gradient(section.flow, axis=axis) for axis in (0, 1))
     area = (height + 2 * unit_px) * (width + 2 * unit_px) / (10 * unit_px) ** 2
     for (name, kind), tries in zip(KINDS.items(), pattern.tries, strict=True):
         centers = rng.uniform(-unit_px, (height + unit_px, width + unit_px), (int(area * tries), 2))
@@ -184,7 +184,7 @@ def _cell_borders(crowd: Crowd, unit_px: float) -> Field:
     if len(count) < 2:
         return np.zeros(size, np.float32)
     centers = np.stack([np.bincount(values, weights=w)[1:] / count for w in (rows, columns)], 1)
-    where = np.stack([*np.mgrid[0 : size[0] : 2, 0 : size[1] : 2]], -1)
+    where = np.moveaxis(np.mgrid[0 : size[0] : 2, 0 : size[1] : 2], 0, -1)
     near = spatial.cKDTree(centers).query(where, k=2)[0].astype(np.float32)
     gap = resize(np.ascontiguousarray(near[..., 1] - near[..., 0]), (size[0], size[1]))
     return 1 - smoothstep(0.02 * unit_px, 0.22 * unit_px, gap)
