@@ -68,6 +68,19 @@ def test_parts() -> None:
     assert body_mask(image, 0.5, components=2)[0, 11, 11, 2]
 
 
+@pytest.mark.parametrize(("shape", "spacing"), [((40, 37), (1.0, 2.0)), ((15, 18, 16), (2.0, 1.0, 1.5))])
+def test_closing_equals_scipy(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
+    image, radius = noise(*shape), 3.2
+    reach = [int(radius // step) for step in spacing]
+    grid = np.meshgrid(*[np.arange(-n, n + 1) * step for n, step in zip(reach, spacing, strict=True)], indexing="ij")
+    ball = sum(axis**2 for axis in grid) <= radius**2
+    mask = np.pad(image[0].numpy() > 0.52, 8)
+    closed = ndimage.binary_closing(mask, ball)[tuple([slice(8, -8)] * len(shape))]
+    got = body_mask(image, 0.52, closing_mm=radius, spacing_mm=spacing, holes="keep", components=999)
+    assert np.array_equal(got[0].numpy(), closed)
+    assert closed.sum() > (image > 0.52).sum() and not closed.all()
+
+
 def test_channels_and_types() -> None:
     image = airway()
     expected = body_mask(image, 100)

@@ -36,9 +36,9 @@ def test_uses_the_spacing_of_the_item(shape: tuple[int, ...], spacing: tuple[flo
     assert add.file(item).is_file() and spacing_of(img) == list(spacing)
 
 
-def test_spacing_turns_with_the_axes(tmp_path: Path) -> None:
+def test_spacing_turns_with_the_axes() -> None:
     img = image(6, 8, 10, spacing=(-1.0, 2.0, 3.0))
-    turned = Orientationd("image", "SRA")({"image": img})["image"]
+    turned = Orientationd("image", "SRA", labels=None)({"image": img})["image"]
     assert turned.shape == (1, 10, 6, 8) and spacing_of(turned) == [3.0, 1.0, 2.0]
 
 

@@ -77,7 +77,7 @@ def test_checkerboard_keeps_its_labels(name: str, dims: int) -> None:
             cells = torch.where(image == 0, -1, (image - 100).round().int())
             inside = spread(image, 3, 1, 1) + spread(-image, 3, 1, 1) < 1e-3  # of a cell, or of what is outside
             assert torch.equal(regions[inside], cells[inside])
-            assert inside.float().mean() > 0.2
+            assert inside.float().mean() > 0.15
             outside += int((regions == -1).sum())
     assert (outside > 0) == (name in ("RandAffined", "RandRotated", "RandZoomd"))
 

@@ -111,7 +111,7 @@ def reading(keys: Sequence[str], orientation: str = "", spacing_mm: Sequence[flo
         EnsureChannelFirstd(keys, allow_missing_keys=True),
     ]
     if orientation:
-        steps.append(Orientationd(keys, orientation, allow_missing_keys=True))
+        steps.append(Orientationd(keys, orientation, labels=None, allow_missing_keys=True))
     if spacing_mm is not None:
         mode = ["bilinear", *["nearest"] * (len(keys) - 1)]
         steps.append(Spacingd(keys, spacing_mm, mode=mode, allow_missing_keys=True))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from fewlabel.superpixels import RegionMap, region_ceiling
 
 Row = dict[str, Any]
 _SETTING = ("data", "images", "dims", "kind", "window", "body", "scale", "sigma_mm", "min_size")
-_COLUMNS = (*_SETTING, "regions", "seconds", "mean")
+_COLUMNS = (*_SETTING, "regions", "mean")
 
 
 def ceiling_rows(
@@ -43,18 +42,15 @@ def ceiling_rows(
     for item in items:
         image, labels, spacing = read(item)
         for regions, outcomes in zip(wanted, found, strict=True):
-            start = time.monotonic()
             marked = regions(image, spacing)
-            seconds = time.monotonic() - start
             dice = region_ceiling(marked, labels, max(class_names) + 1).tolist()
-            outcomes.append(_Found(seconds, int(marked.max()) + 1, regions.dims or image.ndim - 1, dice))
+            outcomes.append(_Found(int(marked.max()) + 1, regions.dims or image.ndim - 1, dice))
     return [_row(data, *pair, class_names) for pair in zip(wanted, found, strict=True)]
 
 
 class _Found(NamedTuple):
     """What one setting gave for one image."""
 
-    seconds: float
     regions: int
     dims: int
     dice: list[float]
@@ -70,7 +66,7 @@ def _row(data: str, regions: RegionMap, found: Sequence[_Found], names: Mapping[
         " ".join(f"{k}={v}" for k, v in (regions.body or {}).items()),
     ]
     facts += [regions.scale, regions.sigma_mm, regions.min_size_mm2 if dims == 2 else regions.min_size_mm3]
-    facts += [round(np.mean([one.regions for one in found])), float(np.mean([one.seconds for one in found]))]
+    facts += [round(np.mean([one.regions for one in found]))]
     return dict(zip(_COLUMNS, [*facts, float(np.mean(list(means.values())))], strict=True)) | means
 
 

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from fewlabel.kernels.components import fill_holes, largest_component
+from fewlabel.kernels.distance import nearest_seed
 
 __all__ = ["HOLES", "body_mask", "slices"]
 
@@ -20,9 +25,11 @@ def body_mask(
     components: int = 1,
     per_slice: bool = False,
     holes: str = "slice",
+    closing_mm: float = 0.0,
     slice_axis: int = -1,
+    spacing_mm: Sequence[float] | None = None,
 ) -> Tensor:
-    """Mask the body: the largest connected parts above a threshold, with their holes filled.
+    """Mask the body: the largest connected parts above a threshold, with their gaps closed and their holes filled.
 
     Args:
         image: (C, H, W) or (C, D, H, W), real; the mean over channels counts.
@@ -32,7 +39,9 @@ def body_mask(
         per_slice: choose them in each slice of a volume by itself; else in the volume as a whole.
         holes: ``slice`` fills what is enclosed in its slice, so also airways, which are open at some end of every
             volume; ``volume`` fills what is enclosed in 3-D only; ``keep`` fills nothing. In 2-D both fillings agree.
+        closing_mm: gaps up to about twice as wide are closed first, as fat leaves where a window has made it black.
         slice_axis: which axis of space counts the slices of a volume.
+        spacing_mm: distance of neighbors along each axis of space; None for 1 mm.
 
     Returns:
         (1, H, W) or (1, D, H, W), bool, on the image's device.
@@ -53,6 +62,8 @@ def body_mask(
     if holes not in HOLES:
         raise ValueError(f"holes must be one of {', '.join(HOLES)}, got {holes!r}")
     mask = image.as_subclass(Tensor).float().mean(0) > threshold
+    if closing_mm > 0:
+        mask = _closed(mask, closing_mm, spacing_mm or (1.0,) * mask.ndim)
     volume = mask.ndim == 3
     stack = slices(mask, slice_axis) if volume and per_slice else mask.unsqueeze(0)
     stack = largest_component(stack, _NEIGHBORS[stack.ndim - 1], k=components)
@@ -62,6 +73,15 @@ def body_mask(
     elif holes != "keep":
         mask = fill_holes(mask, _NEIGHBORS[mask.ndim])
     return mask.unsqueeze(0).contiguous()
+
+
+def _closed(mask: Tensor, radius: float, spacing: Sequence[float]) -> Tensor:
+    """Dilate, then erode by a ball; what lies beyond the image is no gap and no wall."""
+    margin = [math.ceil(radius / step) for step in spacing]
+    padded = torch.nn.functional.pad(mask, [n for step in reversed(margin) for n in (step, step)])
+    grown = nearest_seed(padded, mask.ndim, spacing=spacing)[0] <= radius
+    closed = nearest_seed(~grown, mask.ndim, spacing=spacing)[0] > radius
+    return closed[tuple(slice(n, n + size) for n, size in zip(margin, mask.shape, strict=True))]
 
 
 def slices(volume: Tensor, axis: int) -> Tensor:

@@ -78,8 +78,8 @@ class RegionMap:
         min_size_mm3: smallest superpixel where ``dims`` is 3.
         count: of the controls: how many regions, in each slice where ``dims`` is 2; None for as many as there are
             superpixels with the same settings.
-        body: arguments of :func:`fewlabel.superpixels.body_mask`, ``threshold`` among them, in the image's own unit;
-            None for the whole image.
+        body: ``threshold``, in the image's own unit, and whatever else :func:`fewlabel.superpixels.body_mask` takes
+            besides spacing and axis; None for the whole image.
         seed: of the random points, which depend on the image, too.
         folder: where maps are kept, one file each; see :func:`fewlabel.superpixels.felzenszwalb`.
 
@@ -166,7 +166,7 @@ class RegionMap:
         """Regions from 1, 0 for none: (1, *space), int32."""
         mask = torch.ones_like(image[:1], dtype=torch.bool)
         if self.body is not None:
-            mask = body_mask(image, **{"slice_axis": self.slice_axis, **self.body})
+            mask = body_mask(image, slice_axis=self.slice_axis, spacing_mm=spacing, **self.body)
         sliced = self._dims(image) < image.ndim - 1
         flat = tuple(s for axis, s in enumerate(spacing) if not sliced or axis != self.slice_axis % 3)
         masks = slices(mask[0], self.slice_axis) if sliced else mask
