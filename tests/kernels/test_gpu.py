@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy import ndimage
-from torch.nn.functional import normalize
 
 from fewlabel.kernels.components import connected_components, fill_holes, largest_component, relabel, remove_small
 from fewlabel.kernels.contrast import all_negative, info_nce, masked_lse, region_contrast, supcon
 from fewlabel.kernels.distance import nearest_seed, voronoi_labels
 from fewlabel.kernels.regions import region_index, region_mean, sample_pixels, sample_regions
+from tests.kernels._contrast import unit
 
 pytestmark = [
     pytest.mark.gpu,
@@ -62,11 +62,6 @@ def test_distance(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
     )
 
 
-def _unit(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> torch.Tensor:
-    rows = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return normalize(rows, dim=-1).cuda().to(dtype)
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.02), (torch.float16, 0.02)])
 @pytest.mark.parametrize("channels", [16, 60, 128, 256])
 @pytest.mark.parametrize(("temperature", "unit_norm"), [(0.07, True), (0.07, None), (0.01, None)])
@@ -74,7 +69,7 @@ def test_contrast(
     channels: int, dtype: torch.dtype, tolerance: float, temperature: float, unit_norm: bool | None
 ) -> None:
     """Every loss and both gradients against float64, bit-equal when repeated."""
-    query, key = _unit((2, 1031, channels), 0, dtype), _unit((2, 1031, channels), 1, dtype)
+    query, key = (unit(2, 1031, channels, seed=seed, dtype=dtype).cuda() for seed in (0, 1))
     labels = torch.randint(0, 5, (2, 1031), generator=torch.Generator().manual_seed(2)).cuda()
     keep = torch.rand(2, 1031, generator=torch.Generator().manual_seed(3)).cuda() < 0.7
     calls = {
@@ -102,8 +97,16 @@ def test_contrast(
             assert error <= tolerance, (name, error.item())
 
 
+def test_supcon_where_one_of_its_operators_has_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiled log-sum-exp runs on a GPU, the compiled sums of labels do not."""
+    features, labels = unit(1, 300, 16).cuda(), torch.arange(300).view(1, 300).cuda() % 5
+    expected = supcon(features, labels, backend="reference")
+    monkeypatch.setenv("FEWLABEL_BACKEND", "cpu")
+    assert supcon(features, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_region_contrast() -> None:
-    query, key = _unit((2, 9, 21, 64), 0, torch.float32), _unit((2, 9, 21, 64), 1, torch.float32)
+    query, key = (unit(2, 9, 21, 64, seed=seed).cuda() for seed in (0, 1))
     valid = torch.rand(2, 9, generator=torch.Generator().manual_seed(3)).cuda() < 0.8
     for negatives in ("image", "batch"):
         expected = region_contrast(query.double(), key.double(), valid, negatives=negatives)

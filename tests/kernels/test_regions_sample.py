@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from fewlabel.kernels.regions import RegionIndex, region_index, sample_pixels, sample_regions, stack_indices
+from fewlabel.kernels.regions import RegionIndex, region_index, sample, sample_pixels, sample_regions, stack_indices
 
 SIZES = (1, 7, 64, 300)  # pixels of the regions of ``index``
 WRAP = 2**64
@@ -111,6 +111,20 @@ def test_draws_do_not_depend_on_what_else_is_drawn() -> None:
     assert torch.equal(sample_pixels(start, every[:2], 9, seed=5, step=6), drawn[:2])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_compiled_loop_and_operators_draw_the_same(threads: int) -> None:
+    """The loop is for a CPU, the operators are for all other devices; enough draws for several threads."""
+    index = index_of(*SIZES, images=5)
+    regions = sample_regions(index, 6, seed=2, step=9, min_pixels=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        drawn = sample_pixels(index, regions, 4000, seed=2, step=9, stream=3)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(drawn, sample._draw(index, regions, 4000, sample._key(2, 9, 3, sample._PIXELS)))
+
+
 def test_only_eligible_regions_are_drawn() -> None:
     index = index_of(*SIZES, images=2)
     assert sample_regions(index, 6, 0, 0, min_pixels=7).sort(dim=1).values.tolist() == [[-1, -1, -1, 1, 2, 3]] * 2
@@ -137,6 +151,8 @@ def test_mistakes_are_named() -> None:
     index = index_of(*SIZES)
     with pytest.raises(ValueError, match=r"regions must be \(1, R\) integers, got \(2, 1\)"):
         sample_pixels(index, torch.zeros(2, 1, dtype=torch.int64), 1, 0, 0)
+    with pytest.raises(ValueError, match=r"regions must be below 4, the regions of this index, got 4"):
+        sample_pixels(index, torch.tensor([[4]]), 1, 0, 0)
     with pytest.raises(ValueError, match=r"integers, got .*float32"):
         sample_pixels(index, torch.zeros(1, 1), 1, 0, 0)
     with pytest.raises(ValueError, match=r"per_region must be 0 to 2\^24 - 1, got -1"):

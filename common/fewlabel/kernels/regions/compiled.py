@@ -13,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel.kernels.compiled import compiled
+from fewlabel.kernels.regions.sample import GAMMA, IMAGE_BIT, MIX_A, MIX_B, REGION_BIT, SHIFTS
 
 Values = NDArray[Any]  # float32 or float64
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
+_GAMMA, _MIX_A, _MIX_B = np.uint64(GAMMA), np.uint64(MIX_A), np.uint64(MIX_B)
+_SHIFT_A, _SHIFT_B, _SHIFT_C = (np.uint64(by) for by in SHIFTS)
+_IMAGE_BIT, _REGION_BIT, _HALF = np.uint64(IMAGE_BIT), np.uint64(REGION_BIT), np.uint64(32)
 _RUN = 255  # a run of one region is cut wherever the lower bits of its position are zero: at 256 pixels
 
 
@@ -166,3 +170,20 @@ def sort_pixels(ids: Ints, perm: Ints, offsets: Ints) -> None:
         slot = ids[p] if ids[p] >= 0 else len(offsets) - 1
         perm[place[slot]] = p
         place[slot] += 1
+
+
+@compiled
+def draw_pixels(perm: Ints, offsets: Ints, regions: Longs, drawn: Longs, image: int, key: np.uint64) -> None:
+    """Draw (R, K) pixels of the regions (R) of one image: SplitMix64 of the counter, as for every other device."""
+    for r in range(len(regions)):
+        region = max(regions[r], 0)
+        first = offsets[region]
+        count = np.uint64(offsets[region + 1] - first if regions[r] >= 0 else 0)
+        counter = (np.uint64(image) << _IMAGE_BIT) + (np.uint64(region) << _REGION_BIT)
+        for k in range(drawn.shape[1]):
+            bits = (counter + np.uint64(k)) * _GAMMA + key
+            bits = (bits ^ (bits >> _SHIFT_A)) * _MIX_A
+            bits = (bits ^ (bits >> _SHIFT_B)) * _MIX_B
+            bits ^= bits >> _SHIFT_C
+            entry = np.int64(((bits >> _HALF) * count) >> _HALF)
+            drawn[r, k] = perm[first + entry] if count > 0 else -1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Region sums and maxima in one compiled pass over the features, in the layout that they have.
+"""Region sums and maxima in one compiled pass over the features, in the layout that they have; draws of pixels.
 
 PyTorch has operators for rows (``index_add``, ``embedding_bag``) and none that reads channels-first planes without
 copying them to rows first, which takes longer than the sums themselves; hence loops compiled by Numba. Planes
@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,6 +32,7 @@ from fewlabel.kernels.threads import run_shares, share_count
 _PLANES = 4  # channels to a task, where they are planes and there is work for several threads
 _ROWS, _MOST_PARTS = 32768, 8  # rows to a task, at least; parts of an image, at most
 _SHARED = 2**20  # values below which threads cost more than they save
+_SHARED_DRAWS = 2**16  # draws below which threads cost more than they save
 _WINDOW = 16384  # pixels of half precision that are converted at a time
 
 
@@ -67,6 +69,20 @@ def sort_pixels(ids: Tensor, regions: int) -> tuple[Tensor, Tensor]:
 
     run_shares(work, shares)
     return perm, offsets
+
+
+def draw_pixels(index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
+    """Draw pixels (B, R, K) of regions (B, R), int64; :mod:`fewlabel.kernels.regions.sample` says how."""
+    drawn = regions.new_empty(*regions.shape, per_region)
+    operands = [t.numpy() for t in (index.perm, index.offsets, regions, drawn)]
+    shares = share_count(len(regions), regions.device) if drawn.numel() >= _SHARED_DRAWS else 1
+
+    def work(share: int) -> None:
+        for b in range(share, len(regions), shares):
+            compiled.draw_pixels(*(operand[b] for operand in operands), b, np.uint64(key % 2**64))
+
+    run_shares(work, shares)
+    return drawn
 
 
 class _Sum(torch.autograd.Function):

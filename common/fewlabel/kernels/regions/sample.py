@@ -3,7 +3,7 @@
 
 Random numbers are counter-based: number (image, region, draw) of a (seed, step, stream) is entry
 image * 2^48 + region * 2^24 + draw of the SplitMix64 sequence whose state is derived from (seed, step, stream). It is
-computed in int64, whose products PyTorch wraps modulo 2^64 on every device. Nothing is stored and nothing depends on
+computed in int64, whose products PyTorch wraps modulo 2^64 on every device; pixels on a CPU, by a compiled loop. Nothing is stored and nothing depends on
 the order, the number or the device of other draws. Nothing here reads back from a GPU.
 
 References:
@@ -19,10 +19,10 @@ from fewlabel.kernels.regions.index import RegionIndex
 
 __all__ = ["sample_pixels", "sample_regions"]
 
-_GAMMA, _MIX_A, _MIX_B = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_SHIFTS = (30, 27, 31)
+GAMMA, MIX_A, MIX_B = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+SHIFTS = (30, 27, 31)
 _REGIONS, _PIXELS = 0, 1  # what is drawn; keeps the two sequences of a (seed, step, stream) apart
-_IMAGE_BIT, _REGION_BIT = 48, 24
+IMAGE_BIT, REGION_BIT = 48, 24
 
 
 def sample_regions(
@@ -92,7 +92,7 @@ def sample_pixels(
         it is empty. A region's draws do not depend on which others are asked for.
 
     Raises:
-        ValueError: ``regions`` does not fit, or a size is out of range.
+        ValueError: ``regions`` does not fit, a size is out of range, or (on a CPU) a number is not that of a region.
 
     Example:
         >>> from fewlabel.kernels.regions import region_index
@@ -104,12 +104,29 @@ def sample_pixels(
     if regions.ndim != 2 or len(regions) != len(index.labels) or regions.is_floating_point():
         expected, got = f"({len(index.labels)}, R)", f"{tuple(regions.shape)} {regions.dtype}"
         raise ValueError(f"regions must be {expected} integers, got {got}")
-    batch, pixels = index.perm.shape
-    if pixels == 0 or index.regions == 0:
+    if index.perm.shape[1] == 0 or index.regions == 0:
         return regions.new_full((*regions.shape, per_region), -1, dtype=torch.int64)
+    key = _key(seed, step, stream, _PIXELS)
+    if index.device.type == "cpu":
+        return _draw_compiled(index, regions, per_region, key)
+    return _draw(index, regions, per_region, key)
+
+
+def _draw_compiled(index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
+    """The pixels by a loop over the draws; on a CPU a pass over memory for every step of the arithmetic is slow."""
+    from fewlabel.kernels.regions import cpu
+
+    if regions.numel() and int(regions.max()) >= index.regions:
+        raise ValueError(f"regions must be below {index.regions}, the regions of this index, got {int(regions.max())}")
+    return cpu.draw_pixels(index, regions.long().contiguous(), per_region, key + GAMMA)
+
+
+def _draw(index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
+    """The pixels by operators of PyTorch, on any device."""
+    batch, pixels = index.perm.shape
     rows = regions.clamp(min=0).long()
     count = index.counts.gather(1, rows).masked_fill(regions < 0, 0).long().unsqueeze(-1)
-    bits = _random(index, rows.unsqueeze(-1), per_region, _key(seed, step, stream, _PIXELS))
+    bits = _random(index, rows.unsqueeze(-1), per_region, key)
     entry = _shifted(bits, 32).mul_(count).bitwise_right_shift_(32)
     entry += index.offsets.gather(1, rows).unsqueeze(-1)
     drawn = index.perm.gather(1, entry.clamp_(max=pixels - 1).view(batch, -1)).view(entry.shape)
@@ -119,9 +136,9 @@ def sample_pixels(
 def _random(index: RegionIndex, regions: Tensor, draws: int, key: int) -> Tensor:
     """64 random bits for every draw of the regions (B, R, 1): (B, R, draws), int64."""
     image = torch.arange(len(regions), device=index.device).view(-1, 1, 1)
-    counter = (image << _IMAGE_BIT) + (regions << _REGION_BIT) + torch.arange(draws, device=index.device)
-    bits = counter.mul_(_signed(_GAMMA)).add_(_signed(key + _GAMMA))
-    for shift, factor in zip(_SHIFTS, (_MIX_A, _MIX_B, 1), strict=True):
+    counter = (image << IMAGE_BIT) + (regions << REGION_BIT) + torch.arange(draws, device=index.device)
+    bits = counter.mul_(_signed(GAMMA)).add_(_signed(key + GAMMA))
+    for shift, factor in zip(SHIFTS, (MIX_A, MIX_B, 1), strict=True):
         bits ^= _shifted(bits, shift)
         bits = bits.mul_(_signed(factor)) if factor != 1 else bits
     return bits
@@ -131,8 +148,8 @@ def _key(*parts: int) -> int:
     """Mix integers into one of 64 bits."""
     key = 0
     for part in parts:
-        key = (key ^ part % 2**64) + _GAMMA
-        for shift, factor in zip(_SHIFTS, (_MIX_A, _MIX_B, 1), strict=True):
+        key = (key ^ part % 2**64) + GAMMA
+        for shift, factor in zip(SHIFTS, (MIX_A, MIX_B, 1), strict=True):
             key = ((key % 2**64) ^ (key % 2**64 >> shift)) * factor % 2**64
     return key
 
