@@ -79,7 +79,8 @@ def draw_pixels(index: RegionIndex, regions: Tensor, per_region: int, key: int) 
 
     def work(share: int) -> None:
         for b in range(share, len(regions), shares):
-            compiled.draw_pixels(*(operand[b] for operand in operands), b, np.uint64(key % 2**64))
+            perm, offsets, chosen, out = (operand[b] for operand in operands)
+            compiled.draw_pixels(perm, offsets, chosen, out, b, np.uint64(key % 2**64))
 
     run_shares(work, shares)
     return drawn
