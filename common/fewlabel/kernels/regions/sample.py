@@ -3,7 +3,7 @@
 
 Random numbers are counter-based: number (image, region, draw) of a (seed, step, stream) is entry
 image * 2^48 + region * 2^24 + draw of the SplitMix64 sequence whose state is derived from (seed, step, stream). It is
-computed in int64, whose products PyTorch wraps modulo 2^64 on every device; pixels on a CPU, by a compiled loop. Nothing
+computed in int64, whose products PyTorch wraps modulo 2^64 on every device; pixels on a CPU by a compiled loop. Nothing
 is stored and nothing depends on the order, the number or the device of other draws. Nothing here reads back from a GPU.
 
 References:
