@@ -119,14 +119,12 @@ def test_a_truth_without_overlap_adds_its_area_and_nothing_else() -> None:
     assert m.aggregated_jaccard(m.instance_overlap(pred, truth)) == 2 / (2 + 2)  # as released: 2 / (2 + 2 + 2)
 
 
-def test_equal_iou_takes_the_first() -> None:
-    truth = np.array([[1, 1, 1, 1, 0, 0]])
-    pred = np.array([[5, 0, 4, 4, 4, 4]])  # IoU with 4: 2 / 6; with 5: 1 / 4
-    assert m.aggregated_jaccard(m.instance_overlap(pred, truth)) == 2 / (6 + 1)
-    pred = np.array([[5, 5, 3, 3, 0, 0]])  # both 1 / 2
-    assert m.aggregated_jaccard(m.instance_overlap(pred, truth)) == 2 / (4 + 2)
-    tie = m.instance_overlap(np.array([[5, 3, 3, 3, 3, 0]]), np.array([[1, 1, 1, 0, 0, 0]]))
-    assert tie.iou.tolist() == [2 / 5, 1 / 3]
+@pytest.mark.parametrize(("short", "long", "expected"), [(3, 5, 2 / (6 + 6)), (5, 3, 3 / (9 + 2))])
+def test_equal_iou_takes_the_first(short: int, long: int, expected: float) -> None:
+    truth = np.array([[1] * 6 + [0] * 3])
+    pred = np.array([[short] * 2 + [0] + [long] * 6])
+    overlap = m.instance_overlap(pred, truth)
+    assert overlap.iou.tolist() == [1 / 3, 1 / 3] and m.aggregated_jaccard(overlap) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.uint32, np.int64, np.uint64, np.float32])

@@ -98,7 +98,7 @@ def test_truth_as_components_of_its_foreground(shape: tuple[int, ...]) -> None:
     pred, truth = (labels.reshape(shape) for labels in _slow.discs(1))
     merged = components(truth, np.ones([3] * len(shape)))[0]
     metric = m.InstanceMetric(m.aggregated_jaccard, truth="components")
-    metric(torch.from_numpy(pred)[None, None], torch.from_numpy(truth)[None, None])
+    metric(torch.from_numpy(pred)[None, None], torch.from_numpy(truth)[None, None].float())
     expected = m.aggregated_jaccard(m.instance_overlap(pred, merged))
     assert float(metric.aggregate()) == pytest.approx(expected)
     assert expected != pytest.approx(m.aggregated_jaccard(m.instance_overlap(pred, truth)))

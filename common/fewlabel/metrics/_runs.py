@@ -15,7 +15,7 @@ Index: TypeAlias = NDArray[np.int64]
 
 def label_array(labels: Labels, name: str) -> NDArray[Any]:
     """Return a label map, (H, W) or (D, H, W), as an array of bool or real numbers."""
-    array = as_array(labels)
+    array = np.ascontiguousarray(as_array(labels))
     if array.dtype.kind not in "iubf":
         raise TypeError(f"{name}: expected bool or whole numbers, got {array.dtype}")
     if array.ndim not in (2, 3):

@@ -134,7 +134,7 @@ def match_points(pred: Points, truth: Points, radius: float, spacing: float | Se
     near = KDTree(p * spacing).sparse_distance_matrix(KDTree(t * spacing), reach, output_type="ndarray")
     i, j, distance = near["i"].astype(np.int64), near["j"].astype(np.int64), near["v"]
     # One pair more outweighs all that distances can add up to: less than 1 a pair.
-    chosen = assign(i, j, 1 + min(len(p), len(t)) - distance / reach) if i.size else i
+    chosen = assign(i, j, 1 + min(len(p), len(t)) - distance / reach)
     chosen = chosen[np.argsort(i[chosen])]
     return Matches(i[chosen], j[chosen], distance[chosen])
 
