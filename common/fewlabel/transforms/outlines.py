@@ -19,9 +19,9 @@ def polygons_of(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Po
     """Return the polygons that cover the pixels of a mask and nothing else.
 
     Corners are corners of pixels: a pixel (row, column) covers [column, column + 1] x [row, row + 1]. Each 4-connected
-    part is a polygon of its own, an outer ring and its holes. Rings are simple, they neither cross nor touch themselves,
-    and two rings touch at corners at most. So the polygons are valid in the sense of OGC Simple Features, and rasterizing
-    them at the centers of pixels gives the mask back.
+    part is a polygon of its own, an outer ring and its holes. Rings are simple, they neither cross nor touch
+    themselves, and two rings touch at corners at most. So the polygons are valid in the sense of OGC Simple Features,
+    and rasterizing them at the centers of pixels gives the mask back.
 
     Args:
         mask: (H, W).
