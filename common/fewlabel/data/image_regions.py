@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import math
+import struct
 import warnings
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ WHOLE_PX = 1 << 27
 CACHE_BYTES = 1 << 26
 _TIFF = (".tif", ".tiff")
 _ORIENTATION = 274
+# What Pillow, tifffile and zlib raise for damaged files.
+_UNREADABLE = (OSError, ValueError, KeyError, IndexError, SyntaxError, struct.error, zlib.error, tifffile.TiffFileError)
 _Window = Callable[[slice, slice], NDArray[Any]]
 
 
@@ -58,7 +62,7 @@ class ImageRegions:
         self._mode = ""
         try:
             self.shape, self._window = self._opened(whole_px)
-        except (OSError, ValueError, SyntaxError, tifffile.TiffFileError) as error:
+        except _UNREADABLE as error:
             self.close()
             raise _refused(self.path, f"cannot be read ({error})") from None
         except DataError:
@@ -84,7 +88,7 @@ class ImageRegions:
                 raise IndexError(f"expected a window inside {self.shape}, received {rows}, {columns}.")
         try:
             values = self._window(rows, columns)
-        except (OSError, ValueError) as error:
+        except _UNREADABLE as error:
             raise _refused(self.path, f"cannot be read ({error})") from None
         meta = {"filename_or_obj": str(self.path), "mode": self._mode}
         return torch.as_tensor(ToRGB()(MetaTensor(_tensor(values).movedim(-1, 0), meta=meta))).as_subclass(Tensor)
@@ -146,7 +150,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
             return picture.height, picture.width
     except Image.DecompressionBombError as error:
         raise _refused(path, f"is too large to be decoded ({error}): save it as tiled TIFF") from None
-    except (OSError, ValueError, SyntaxError, tifffile.TiffFileError) as error:
+    except _UNREADABLE as error:
         raise _refused(path, f"cannot be read ({error})") from None
 
 
@@ -246,6 +250,8 @@ def _needs_whole(page: Any) -> str:
 
 def _only_page(tiff: tifffile.TiffFile, path: Path) -> Any:
     """Return the page of full resolution; others may only be reduced images of it."""
+    if not tiff.series:
+        raise _refused(path, "cannot be read (no pages)")
     first: Any = tiff.series[0].levels[0]
     pages: list[Any] = [page for series in tiff.series[1:] for page in series.pages]
     if len(first.pages) != 1 or not (tiff.is_svs or all(page is None or page.is_reduced for page in pages)):
