@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy import ndimage
+from tests.kernels._contrast import unit
 
 from fewlabel.kernels.components import connected_components, fill_holes, largest_component, relabel, remove_small
 from fewlabel.kernels.contrast import all_negative, info_nce, masked_lse, region_contrast, supcon
 from fewlabel.kernels.distance import nearest_seed, voronoi_labels
 from fewlabel.kernels.regions import region_index, region_mean, sample_pixels, sample_regions
-from tests.kernels._contrast import unit
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,8 +14,8 @@ is given the strides. The second launch sums the slots of each region, which are
 so repeats are bit-equal. Backward, one launch: a program owns a block of pixels and a group of channels, and writes to
 each pixel what its region has received. Nothing synchronizes with the host.
 
-Maxima take the same two launches with (value, entry of ``perm``) in the place of a sum; of equal values the one with the
-lowest entry wins, which is the first in raster order, so that no order of reduction can show.
+Maxima take the same two launches with (value, entry of ``perm``) in the place of a sum; of equal values the one with
+the lowest entry wins, which is the first in raster order, so that no order of reduction can show.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, disable-error-code=import-untyped
