@@ -74,13 +74,12 @@ def sort_pixels(ids: Tensor, regions: int) -> tuple[Tensor, Tensor]:
 def draw_pixels(index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
     """Draw pixels (B, R, K) of regions (B, R), int64; :mod:`fewlabel.kernels.regions.sample` says how."""
     drawn = regions.new_empty(*regions.shape, per_region)
-    operands = [t.numpy() for t in (index.perm, index.offsets, regions, drawn)]
+    perm, offsets, wanted, out = (t.numpy() for t in (index.perm, index.offsets, regions, drawn))
     shares = share_count(len(regions), regions.device) if drawn.numel() >= _SHARED_DRAWS else 1
 
     def work(share: int) -> None:
         for b in range(share, len(regions), shares):
-            perm, offsets, chosen, out = (operand[b] for operand in operands)
-            compiled.draw_pixels(perm, offsets, chosen, out, b, np.uint64(key % 2**64))
+            compiled.draw_pixels(perm[b], offsets[b], wanted[b], out[b], b, np.uint64(key % 2**64))
 
     run_shares(work, shares)
     return drawn
@@ -132,10 +131,7 @@ def _is_dense(flat: Tensor, outer: int, inner: int) -> bool:
 
 
 class _Blocks:
-    """Blocks of (B, C, S) features, one thread at a time.
-
-    A block is four planes (all, where there is little to do), or a part of the rows.
-    """
+    """(B, C, S) features cut into blocks that a thread handles at a time: some or all planes, or a part of the rows."""
 
     def __init__(self, flat: Tensor, index: RegionIndex) -> None:
         in_planes = _is_dense(flat, 1, 2)

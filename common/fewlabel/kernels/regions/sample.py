@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random regions of an image and random pixels of a region, the same on every device, without loops.
 
-Random numbers are counter-based: number (image, region, draw) of a (seed, step, stream) is entry
-image * 2^48 + region * 2^24 + draw of the SplitMix64 sequence whose state is derived from (seed, step, stream). It is
-computed in int64, whose products PyTorch wraps modulo 2^64 on every device; pixels on a CPU by a compiled loop. Nothing
-is stored and nothing depends on the order, the number or the device of other draws. Nothing here reads back from a GPU.
+Random numbers are counter-based: number (image, region, draw) of a (seed, step, stream) is entry image * 2^48 + region
+* 2^24 + draw of the SplitMix64 sequence whose state is derived from (seed, step, stream). It is computed in int64,
+whose products PyTorch wraps modulo 2^64 on every device; pixels on a CPU, by a compiled loop. Nothing is stored and
+nothing depends on the order, the number or the device of other draws. Nothing here reads back from a GPU.
 
 References:
     Steele, Lea and Flood, Fast splittable pseudorandom number generators, OOPSLA 2014, doi:10.1145/2660193.2660195.
