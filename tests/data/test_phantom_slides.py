@@ -17,6 +17,7 @@ from skimage.filters import threshold_otsu
 from fewlabel.data import find_labels, read_datalist, without_labels
 from fewlabel.data.folds import hold_out_groups
 from fewlabel.data.phantoms import PHANTOMS, histology, immunohistochemistry
+from fewlabel.data.phantoms._nuclei import KINDS, Crowd, Nucleus
 from fewlabel.data.phantoms._section import PATTERNS
 from fewlabel.data.phantoms._stain import EOSIN, HEMATOXYLIN, Scan, scan
 from fewlabel.data.phantoms.histology import HistologySlide
@@ -29,12 +30,12 @@ Tiles = list[tuple[np.ndarray, ...]]
 
 @pytest.fixture(scope="module")
 def stained() -> Tiles:
-    return [HistologySlide((1, k), name, (192, 192)).tile(0) for k, name in enumerate([*PATTERNS, *PATTERNS])]
+    return [HistologySlide((1, k), name, (176, 176)).tile(0) for k, name in enumerate([*PATTERNS, *PATTERNS])]
 
 
 @pytest.fixture(scope="module")
 def marked() -> Tiles:
-    return [ImmunohistochemistrySlide((1, k), "carcinoma", (192, 192)).tile(0) for k in range(6)]
+    return [ImmunohistochemistrySlide((1, k), "carcinoma", (176, 176)).tile(0) for k in range(6)]
 
 
 @pytest.fixture(params=[histology, immunohistochemistry], ids=["histology", "immunohistochemistry"])
@@ -65,6 +66,18 @@ def test_every_nucleus_is_there_in_one_piece(stained: Tiles, marked: Tiles) -> N
         assert areas.min() >= 20
         for value, box in enumerate(ndimage.find_objects(label), 1):
             assert ndimage.label(label[box] == value, np.ones((3, 3)))[1] == 1
+
+
+def test_no_nucleus_is_cut_in_two_by_another() -> None:
+    rng = np.random.default_rng(0)
+    crowd = Crowd.empty(rng, (40, 80), 10.0)
+    bar, across, corner = (np.zeros((40, 80), bool) for _ in range(3))
+    bar[15:25, 5:75], across[10:30, 38:41], corner[10:18, 60:79] = True, True, True
+    whole = (slice(0, 40), slice(0, 80))
+    crowd.add(rng, Nucleus(whole, bar, bar.astype(np.float32)), KINDS["spindle"], 10.0)
+    assert not crowd.fits(Nucleus(whole, across, across.astype(np.float32)), 1.0)
+    assert crowd.fits(Nucleus(whole, corner, corner.astype(np.float32)), 0.4)
+    assert not crowd.fits(Nucleus(whole, corner, corner.astype(np.float32)), 0.2), "a third of the corner lies on it"
 
 
 def test_some_nuclei_touch(stained: Tiles) -> None:

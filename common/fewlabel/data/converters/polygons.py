@@ -32,7 +32,7 @@ def instance_map(
         pixels lie in more than one outline.
 
     Raises:
-        DataError: more instances than uint16 holds.
+        DataError: more outlines than uint16 counts.
 
     Example:
         >>> square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], float)
@@ -40,6 +40,10 @@ def instance_map(
         >>> labels.tolist(), lost, shared
         ([[1, 1, 0, 0], [1, 2, 2, 0], [0, 2, 2, 0]], [1], 1)
     """
+    if len(outlines) > np.iinfo(np.uint16).max:
+        raise DataError(
+            [f"{len(outlines)} outlines in one image, but uint16 counts to 65535: cut the image into tiles"]
+        )
     fills = [
         polygon(outline[:, 1] - 0.5, outline[:, 0] - 0.5, shape) if len(outline) > 2 else (_NONE, _NONE)
         for outline in outlines
@@ -50,10 +54,6 @@ def instance_map(
         depth[fills[index]] += 1
     values = np.unique(labels)
     values = values[values > 0]
-    if len(values) > np.iinfo(np.uint16).max:
-        raise DataError(
-            [f"{len(values)} outlines in one image, at most 65535 fit into uint16: cut the image into tiles"]
-        )
     table = np.zeros(len(fills) + 1, np.uint16)
     table[values] = np.arange(1, len(values) + 1)
     lost = np.flatnonzero(table[1:] == 0).tolist()
