@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fewlabel.data.memory import free_bytes
+from fewlabel.data.memory import free_bytes, peak_bytes
 
 
 @pytest.fixture
@@ -43,3 +44,9 @@ def test_processes_share(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_this_machine() -> None:
     assert 2**20 < free_bytes() < 2**50
     assert free_bytes(Path("nowhere"), Path("nowhere")) > 2**20
+
+
+def test_what_this_process_has_held() -> None:
+    before = peak_bytes()
+    block = np.ones((before + 80_000_000) // 8)  # more than was ever held at a time
+    assert block.nbytes < peak_bytes() < before + 2 * block.nbytes
