@@ -8,6 +8,8 @@ import pytest
 
 from fewlabel.data.memory import free_bytes, peak_bytes
 
+STATUS = Path("/proc") / "self" / "status"
+
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -45,8 +47,8 @@ def test_this_machine() -> None:
     assert free_bytes(Path("nowhere"), Path("nowhere")) > 2**20
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no other source to compare with")
+@pytest.mark.skipif(not STATUS.is_file(), reason="no other source to compare with")
 def test_what_this_process_has_held() -> None:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    lines = STATUS.read_text(encoding="ascii").splitlines()
     held = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     assert 0.9 * held < peak_bytes() < 10 * held
