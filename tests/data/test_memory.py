@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fewlabel.data.memory import free_bytes
+from fewlabel.data.memory import free_bytes, peak_bytes
+
+STATUS = Path("/proc") / "self" / "status"
 
 
 @pytest.fixture
@@ -43,3 +45,10 @@ def test_processes_share(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_this_machine() -> None:
     assert 2**20 < free_bytes() < 2**50
     assert free_bytes(Path("nowhere"), Path("nowhere")) > 2**20
+
+
+@pytest.mark.skipif(not STATUS.is_file(), reason="no other source to compare with")
+def test_what_this_process_has_held() -> None:
+    lines = STATUS.read_text(encoding="ascii").splitlines()
+    held = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    assert 0.9 * held < peak_bytes() < 10 * held

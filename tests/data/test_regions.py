@@ -64,7 +64,7 @@ def test_ranks_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no kill -9")
-@pytest.mark.parametrize("jobs", [0, 2])
+@pytest.mark.parametrize("jobs", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_goes_on_after_a_kill(tmp_path: Path, jobs: int) -> None:
     data, cache = draw(tmp_path / "data", 24, size=(64, 60, 50)), tmp_path / "cache"
     places = os.pathsep.join([str(ROOT / "common"), str(ROOT)])

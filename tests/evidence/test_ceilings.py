@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def test_rows_say_what_unions_reach(tmp_path: Path) -> None:
     assert fine["left half"] == pytest.approx(1) and fine["corner"] == pytest.approx(2 * 4 / (32 + 4))
     assert fine["mean"] == pytest.approx((fine["left half"] + fine["corner"]) / 2)
     assert coarse["regions"] == 1 and coarse["left half"] == pytest.approx(2 * 32 / (64 + 32))
+
+
+def test_a_class_that_no_image_has_counts_for_nothing(tmp_path: Path) -> None:
+    wanted = [RegionMap(sigma_mm=0, min_size_mm2=4, folder=tmp_path)]
+    (row,) = ceiling_rows("drawn", [1], read, wanted, NAMES)
+    assert math.isnan(row["corner"]) and row["mean"] == row["left half"] == 1
 
 
 def test_file_keeps_other_rows(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import csv
+import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from fewlabel.files import atomic
 from fewlabel.superpixels import RegionMap, region_ceiling
@@ -28,7 +28,8 @@ def ceiling_rows(
     """Return a row for each setting: how many regions an image has, and the best Dice that unions of them reach.
 
     Each image is read once. A 3-D image counts whole, also where its regions lie in slices, so that 2-D and 3-D can be
-    compared. Classes that an image lacks are left out of its mean; ``mean`` is over classes, of their means.
+    compared; ``regions`` is their number in the whole image, on average. An image counts for the classes that it has;
+    ``mean`` is over classes, of their means.
 
     Args:
         data: name of the data set.
@@ -57,17 +58,22 @@ class _Found(NamedTuple):
 
 
 def _row(data: str, regions: RegionMap, found: Sequence[_Found], names: Mapping[int, str]) -> Row:
-    dice = np.array([one.dice for one in found])
-    means = {name: float(np.nanmean(dice[:, label - 1])) for label, name in names.items()}
+    means = {name: _mean([one.dice[label - 1] for one in found]) for label, name in names.items()}
     dims = found[0].dims
     facts: list[Any] = [data, len(found), dims, regions.kind]
     facts += [
         " to ".join(map(str, regions.window or ())),
-        " ".join(f"{k}={v}" for k, v in (regions.body or {}).items()),
+        " ".join(f"{name}={value}" for name, value in (regions.body or {}).items()),
     ]
     facts += [regions.scale, regions.sigma_mm, regions.min_size_mm2 if dims == 2 else regions.min_size_mm3]
-    facts += [round(np.mean([one.regions for one in found]))]
-    return dict(zip(_COLUMNS, [*facts, float(np.mean(list(means.values())))], strict=True)) | means
+    facts += [round(_mean([one.regions for one in found])), _mean(means.values())]
+    return dict(zip(_COLUMNS, facts, strict=True)) | means
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of what is known; NaN when nothing is."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
 
 
 def write_ceilings(path: str | Path, rows: Sequence[Row]) -> Path:
