@@ -37,7 +37,7 @@ def test_untied_networks_learn_from_their_own_stream() -> None:
 
 def test_one_network_of_exclusive_classes_learns_pseudo_masks_and_voronoi_labels() -> None:
     torch.manual_seed(0)
-    network = Twin(partial(ResUNet34, width=4, blocks=(1, 1, 1, 1)), dropout=0.1, tied=True, softmax=True)
+    network = Twin(partial(ResUNet34, width=16, blocks=(1, 1, 1, 1)), dropout=0.1, tied=True, softmax=True)
     image, mask = images(0)
     voronoi = torch.full_like(mask, 255).masked_fill(mask == 1, 1)
     for loss, label in ((PixelCrossEntropyLoss(), mask), (VoronoiLoss(), torch.cat([mask, voronoi], dim=1))):

@@ -58,7 +58,7 @@ def log_probabilities(logits: Tensor, double_softmax: bool = False) -> Tensor:
     Returns:
         (B, K, *space).
     """
-    z = logits if logits.dtype == torch.float64 else logits.float()
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return torch.log_softmax(torch.softmax(z, dim=1) if double_softmax else z, dim=1)
 
 

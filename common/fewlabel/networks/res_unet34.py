@@ -31,7 +31,7 @@ class ResUNet34(nn.Module):
 
     Args:
         out_channels: channels of the logits, exclusive classes.
-        width: channels of the first features, even; 64 is ResNet-34.
+        width: channels of the first features, a multiple of 16; 64 is ResNet-34.
         pretrained: False starts from random weights without network access; True lets timm download ImageNet's; a path
             loads a ``.pt`` or ``.safetensors`` state dict of timm's or torchvision's ``resnet34`` (what does not fit is
             logged).
@@ -64,8 +64,10 @@ class ResUNet34(nn.Module):
         super().__init__()
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"dropout is {dropout}: give a probability from 0 to below 1")
-        if width < 2 or width % 2:
-            raise ConfigError(f"width is {width}: give an even number of channels; ResNet-34 has 64")
+        if width < 16 or width % 16:
+            # Of fewer than 16 channels, channels-last, oneDNN's gradient of a strided 1x1 convolution writes beyond
+            # its buffer (its issue 6035, open with torch 2.14).
+            raise ConfigError(f"width is {width}: give a multiple of 16 channels; ResNet-34 has 64")
         self.encoder = _encoder(width, tuple(blocks), pretrained)
         self.levels = nn.ModuleList(
             [

@@ -40,7 +40,9 @@ class ScoreNetwork(nn.Module):
             nothing in the file of ``pretrained`` fits.
 
     Note:
-        Activations are kept channels-last, which is about a quarter faster on CPUs and what tensor cores want.
+        Activations are kept channels-last, which is about a quarter faster on CPUs and what tensor cores want. Slim
+        encoders of fewer than 16 channels should have shortcuts that pool, as ``resnet18d`` and ``resnet10t`` have:
+        oneDNN's gradient of a strided 1x1 convolution of so few is faulty (its issue 6035).
 
     References:
         Chen et al., Exploring unsupervised cell recognition with prior self-activation maps, MICCAI 2023,

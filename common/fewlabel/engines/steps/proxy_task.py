@@ -92,7 +92,7 @@ class ProxyTaskStep(TrainingStep):
                 scores, turned = self._two_views(images)
                 loss = (self._prediction_error(scores, turned) + self._prediction_error(turned, scores)) / 2
             case _:
-                scores = self.network(images).float()
+                scores = _wide(self.network(images))
                 loss = (scores - images.mean((1, 2, 3))[:, None]).abs().mean()
         kept = scores.detach()
         spread = kept.std(dim=0, correction=0).mean()
@@ -101,7 +101,7 @@ class ProxyTaskStep(TrainingStep):
     def _two_views(self, images: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
         """Scores of the images, and of the first ``count`` of them turned by 180 degrees."""
         turned = images[:count].flip(-2, -1)
-        scores: Tensor = self.network(torch.cat([images, turned])).float()
+        scores = _wide(self.network(torch.cat([images, turned])))
         return scores[: len(images)], scores[len(images) :]
 
     def _contrastive(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,9 +119,13 @@ class ProxyTaskStep(TrainingStep):
             )
         quarters = torch.randint(4, (len(images),))  # on the CPU: rot90 wants numbers
         turned = torch.stack([torch.rot90(x, q, (-2, -1)) for x, q in zip(images, quarters.tolist(), strict=True)])
-        scores: Tensor = self.network(turned).float()
+        scores = _wide(self.network(turned))
         return scores, (scores - quarters.to(scores)[:, None]).square().mean()
 
     def _prediction_error(self, view: Tensor, other: Tensor) -> Tensor:
-        prediction: Tensor = self.predictor(view).float()  # float16 or bfloat16 inside autocast
-        return (prediction - self.projector(other.detach()).float()).abs().mean()
+        return (_wide(self.predictor(view)) - _wide(self.projector(other.detach()))).abs().mean()
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32, whatever autocast made of it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
