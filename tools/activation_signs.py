@@ -59,6 +59,7 @@ def main(
     names = lists.split(",") if isinstance(lists, str) else lists
     items = [item for name in names for item in getattr(found, name)]
     items = items[:: max(1, len(items) // limit)][:limit] if limit else items
+    data = Path(dataset_dir).name or found.source
     tiles = list(read_tiles(items))
     paths = [p for p in (checkpoints.split(",") if isinstance(checkpoints, str) else checkpoints) if p]
     for seed, checkpoint in [*((s, "") for s in range(seeds)), *((0, path) for path in paths)]:
@@ -66,7 +67,7 @@ def main(
         label = Path(checkpoint).name if checkpoint else f"random {seed}"
         rows = list(sign_rows(network, tiles, network.shallow_layers, toward, margin_px))
         for row in rows:
-            values = {"network": label, "encoder": encoder, "data": found.source, "toward": toward} | row._asdict()
+            values = {"network": label, "encoder": encoder, "data": data, "toward": toward} | row._asdict()
             append_row(csv_file, {name: f"{v:.4f}" if isinstance(v, float) else str(v) for name, v in values.items()})
         print(label, "; ".join(_summary(rows)), flush=True)
 

@@ -52,7 +52,7 @@ def test_networks_repeat_and_leave_the_generator_alone(tmp_path: Path) -> None:
     assert one(x).shape == (1, 1) and not torch.equal(one(x), other(x))
     torch.save(other.state_dict(), tmp_path / "model.pt")
     assert torch.equal(random_network(0, ENCODER, OPTIONS, tmp_path / "model.pt")(x), other(x))
-    with pytest.raises(ConfigError, match="checkpoints .* does not fit the network"):
+    with pytest.raises(ConfigError, match=r"checkpoints .* does not fit the network"):
         random_network(0, ENCODER, checkpoint=tmp_path / "model.pt")
 
 
@@ -68,7 +68,7 @@ def test_tool_appends_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     main(str(table), str(tmp_path), "list.json", seeds=1, **network)
     lines = table.read_text().splitlines()
     assert lines[0].startswith("network,encoder,data,toward,image,order,auc_before,auc_after,layers_turned,layers")
-    assert len(lines) == 1 + 2 * 2 * 2 and lines[1].startswith(f"random 0,{ENCODER},list.json,density,0.png,relu")
+    assert len(lines) == 1 + 2 * 2 * 2 and lines[1].startswith(f"random 0,{ENCODER},{tmp_path.name},density,0.png,relu")
     assert lines[-1].startswith("model.pt,") and "maps turned" in capsys.readouterr().out
     read = next(read_tiles([{k: str(tmp_path / v) for k, v in items[0].items()}]))
     assert torch.equal(read.nuclei[0], tissue()[1])
