@@ -4,6 +4,7 @@
 Usage::
 
     python tools/activation_signs.py --csv_file FILE [--dataset_dir DIR --datalist dataset.json] [--seeds 8]
+        [--encoder resnet10t --encoder_options '{"channels": [16, 16, 32, 64], "stem_width": 8}']
         [--checkpoints FILE,FILE]
 
 A row is one image, one network (of random weights, or of a checkpoint) and one order. Labels only serve to measure.
@@ -15,6 +16,7 @@ from collections import defaultdict
 from math import isnan
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import fire
 
@@ -33,6 +35,7 @@ def main(
     seeds: int = 8,
     checkpoints: str | tuple[str, ...] = (),
     encoder: str = "res2net101_26w_4s",
+    encoder_options: dict[str, Any] | None = None,
     toward: str = "density",
     margin_px: int = 32,
 ) -> None:
@@ -46,8 +49,9 @@ def main(
         lists: of the data list, separated by commas.
         limit: at most so many images, evenly spaced; 0 takes all.
         seeds: how many random networks, seeds 0, 1, ...
-        checkpoints: state dicts of trained ones, separated by commas.
-        encoder: a residual network of timm.
+        checkpoints: ``model.pt`` of pretraining stages, separated by commas.
+        encoder: a timm model with features at stride 4.
+        encoder_options: further arguments of timm for it.
         toward: what fixes the sign: ``density`` or ``hematoxylin``.
         margin_px: mirrored pixels around each image.
     """
@@ -55,14 +59,15 @@ def main(
     names = lists.split(",") if isinstance(lists, str) else lists
     items = [item for name in names for item in getattr(found, name)]
     items = items[:: max(1, len(items) // limit)][:limit] if limit else items
+    data = Path(dataset_dir).name or found.source
     tiles = list(read_tiles(items))
     paths = [p for p in (checkpoints.split(",") if isinstance(checkpoints, str) else checkpoints) if p]
     for seed, checkpoint in [*((s, "") for s in range(seeds)), *((0, path) for path in paths)]:
-        network, layers = random_network(seed, encoder, checkpoint)
+        network = random_network(seed, encoder, encoder_options, checkpoint)
         label = Path(checkpoint).name if checkpoint else f"random {seed}"
-        rows = list(sign_rows(network, tiles, layers, toward, margin_px))
+        rows = list(sign_rows(network, tiles, network.shallow_layers, toward, margin_px))
         for row in rows:
-            values = {"network": label, "encoder": encoder, "data": found.source, "toward": toward} | row._asdict()
+            values = {"network": label, "encoder": encoder, "data": data, "toward": toward} | row._asdict()
             append_row(csv_file, {name: f"{v:.4f}" if isinstance(v, float) else str(v) for name, v in values.items()})
         print(label, "; ".join(_summary(rows)), flush=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,24 +11,18 @@ from tests.pseudolabels.test_segmenters import Scorer
 from tests.pseudolabels.tiles import tissue
 from tools.activation_signs import main
 
-from fewlabel.evidence.activation_signs import ORDERS, Tile, random_network, rank_auc, read_tiles, sign_rows
+from fewlabel.errors import ConfigError
+from fewlabel.evidence.activation_signs import ORDERS, Tile, random_network, read_tiles, sign_rows
+from fewlabel.metrics import auc
 from fewlabel.pseudolabels import optical_density, self_activation_map
 
-ENCODER = "res2net50_14w_8s"
+ENCODER = "resnet10t"
+OPTIONS = {"channels": [8, 8, 8, 8], "stem_width": 4}
 
 
 def tiles() -> list[Tile]:
     pairs = [tissue(seed) for seed in (0, 1)]
     return [Tile(f"{i}.png", image[0], nuclei[None]) for i, (image, nuclei) in enumerate(pairs)]
-
-
-def test_auc_counts_pairs() -> None:
-    generator = torch.Generator().manual_seed(0)
-    scores, truth = torch.randint(6, (60,), generator=generator).float(), torch.rand(60, generator=generator) < 0.3
-    a, b = scores[truth][:, None], scores[~truth][None]
-    expected = float(((a > b).float() + 0.5 * (a == b)).mean())
-    assert rank_auc(scores, truth) == pytest.approx(expected)
-    assert np.isnan(rank_auc(scores, torch.ones(60, dtype=torch.bool)))
 
 
 def test_rows_before_and_after() -> None:
@@ -45,21 +38,22 @@ def test_rows_before_and_after() -> None:
     guide = optical_density(tile.image[None]).mean(1, keepdim=True)
     for row in found[1][:2]:
         maps = self_activation_map(Scorer(1), tile.image[None], ["body.1"], 0, row.order, guide, 8)
-        assert row.auc_after == rank_auc(maps[0], tile.nuclei)
+        assert row.auc_after == auc(maps[0], tile.nuclei)
     with pytest.raises(ValueError, match="toward is 'eosin'"):
         next(sign_rows(Scorer(), tiles(), ["body.1"], "eosin"))
 
 
 def test_networks_repeat_and_leave_the_generator_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    one, layers = random_network(0, ENCODER)
-    other, _ = random_network(1, ENCODER)
+    one, other = (random_network(seed, ENCODER, OPTIONS) for seed in (0, 1))
     assert torch.equal(torch.get_rng_state(), before)
-    assert layers == ["layer1.0", "layer1.1", "layer1.2"]
+    assert one.shallow_layers == ["encoder.layer1.0"] and not one.training
     x = torch.rand(1, 3, 64, 64)
     assert one(x).shape == (1, 1) and not torch.equal(one(x), other(x))
     torch.save(other.state_dict(), tmp_path / "model.pt")
-    assert torch.equal(random_network(0, ENCODER, str(tmp_path / "model.pt"))[0](x), other(x))
+    assert torch.equal(random_network(0, ENCODER, OPTIONS, tmp_path / "model.pt")(x), other(x))
+    with pytest.raises(ConfigError, match=r"checkpoints .* does not fit the network"):
+        random_network(0, ENCODER, checkpoint=tmp_path / "model.pt")
 
 
 def test_tool_appends_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,12 +62,13 @@ def test_tool_appends_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         Image.fromarray((7 * tile.nuclei[0]).byte().numpy()).save(tmp_path / f"label_{tile.name}")
     items = [{"image": tile.name, "label": f"label_{tile.name}"} for tile in tiles()]
     (tmp_path / "list.json").write_text(json.dumps({"training": items}))
-    torch.save(random_network(3, ENCODER)[0].state_dict(), tmp_path / "model.pt")
+    torch.save(random_network(3, ENCODER, OPTIONS).state_dict(), tmp_path / "model.pt")
     table = tmp_path / "signs.csv"
-    main(str(table), str(tmp_path), "list.json", seeds=1, checkpoints=str(tmp_path / "model.pt"), encoder=ENCODER)
+    network = {"encoder": ENCODER, "encoder_options": OPTIONS, "checkpoints": str(tmp_path / "model.pt")}
+    main(str(table), str(tmp_path), "list.json", seeds=1, **network)
     lines = table.read_text().splitlines()
     assert lines[0].startswith("network,encoder,data,toward,image,order,auc_before,auc_after,layers_turned,layers")
-    assert len(lines) == 1 + 2 * 2 * 2 and lines[1].startswith(f"random 0,{ENCODER},list.json,density,0.png,relu")
+    assert len(lines) == 1 + 2 * 2 * 2 and lines[1].startswith(f"random 0,{ENCODER},{tmp_path.name},density,0.png,relu")
     assert lines[-1].startswith("model.pt,") and "maps turned" in capsys.readouterr().out
     read = next(read_tiles([{k: str(tmp_path / v) for k, v in items[0].items()}]))
     assert torch.equal(read.nuclei[0], tissue()[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fewlabel.engines.pseudo_masks import PseudoMaskWriter, VoronoiWriter
 from fewlabel.engines.stage import Stage
+from fewlabel.engines.stage_examples import StageExamples
 from fewlabel.engines.steps import (
     ContrastivePretrainingStep,
     CrossPseudoSupervisionStep,
@@ -26,6 +27,7 @@ __all__ = [
     "ProxyTaskStep",
     "PseudoMaskWriter",
     "Stage",
+    "StageExamples",
     "StreamTrainer",
     "SupervisedStep",
     "TrainingStep",

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Transposed
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from fewlabel.data import AnyReader
+from fewlabel.metrics import auc
+from fewlabel.networks import ScoreNetwork
+from fewlabel.networks.weights import load_weights
 from fewlabel.pseudolabels import fuse_layers, layer_maps, optical_density, orient_maps, stain_densities
 from fewlabel.pseudolabels.self_activation import Order
 from fewlabel.transforms import ToRGBd
@@ -88,7 +90,7 @@ def sign_rows(
         fixed = [orient_maps(maps, guide) for maps in raw]
         turned = sum(not torch.equal(a, b) for a, b in zip(raw, fixed, strict=True))
         for order in orders:
-            before, after = (rank_auc(fuse_layers(m, image.shape[2:], order)[0], tile.nuclei) for m in (raw, fixed))
+            before, after = (auc(fuse_layers(m, image.shape[2:], order)[0], tile.nuclei) for m in (raw, fixed))
             yield SignRow(tile.name, order, before, after, turned, len(raw))
 
 
@@ -114,41 +116,26 @@ def read_tiles(items: Iterable[dict[str, Any]]) -> Iterator[Tile]:
         yield Tile(Path(item["image"]).name, plain(read["image"]), plain(read["label"])[:1] != 0)
 
 
-def random_network(seed: int, encoder: str = "res2net101_26w_4s", checkpoint: str = "") -> tuple[nn.Module, list[str]]:
-    """Return a network of one score, and the names of the blocks of its first stage.
+def random_network(
+    seed: int,
+    encoder: str = "res2net101_26w_4s",
+    encoder_options: Mapping[str, Any] | None = None,
+    checkpoint: str | Path = "",
+) -> ScoreNetwork:
+    """Return a score network in evaluation mode; the global generator stays as it is.
 
     Args:
         seed: of its weights.
-        encoder: a residual network of timm.
-        checkpoint: state dict that replaces the weights; empty keeps them random.
-    """
-    import timm
+        encoder: see :class:`fewlabel.networks.ScoreNetwork`.
+        encoder_options: see there.
+        checkpoint: its weights, as the stage ``pretraining`` writes them; empty keeps the random ones.
 
+    Raises:
+        ConfigError: when the checkpoint belongs to another network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = timm.create_model(encoder, num_classes=1)
+        network = ScoreNetwork(encoder, encoder_options)
     if checkpoint:
-        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    return network.eval(), [f"layer1.{name}" for name, _ in network.layer1.named_children()]
-
-
-def rank_auc(scores: Tensor, truth: Tensor) -> float:
-    """Return the area under the ROC curve of scores, by Mann and Whitney's ranks.
-
-    Args:
-        scores: floating.
-        truth: bool, of the same shape.
-
-    Returns:
-        In [0, 1], 0.5 for chance; nan where all or nothing is true.
-
-    Example:
-        >>> rank_auc(torch.tensor([0.1, 0.4, 0.4, 0.9]), torch.tensor([False, True, False, True]))
-        0.875
-    """
-    inside = truth.flatten().numpy()
-    positive, negative = int(inside.sum()), int((~inside).sum())
-    if positive == 0 or negative == 0:
-        return float("nan")
-    ranks = rankdata(scores.detach().flatten().cpu().numpy())[inside].sum()
-    return float((ranks - positive * (positive + 1) / 2) / (positive * negative))
+        load_weights(network, checkpoint, key="checkpoints", strict=True)
+    return network.eval()

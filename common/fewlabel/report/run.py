@@ -46,6 +46,7 @@ class Run:
         metrics: ``metrics.json``.
         cases: ``metrics_per_case.csv``.
         examples: ``examples/index.json``.
+        stages: ``examples/stages/index.json``, of methods that run in stages.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Run:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     cases: CaseTable = field(default_factory=CaseTable)
     examples: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def keys(self) -> dict[str, Any]:
@@ -159,6 +161,7 @@ def read_run(folder: str | Path) -> Run:
         metrics=(metrics := read_json(folder / "metrics.json")),
         cases=_cases(folder / "metrics_per_case.csv", metrics.get("group_key")),
         examples=read_json(folder / "examples" / "index.json"),
+        stages=read_json(folder / "examples" / "stages" / "index.json"),
     )
     if not (run.record or run.history or run.metrics):
         raise ConfigError(

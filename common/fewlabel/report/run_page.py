@@ -23,6 +23,13 @@ _TOP_KEYS = (
     "label_budget budget_unit split_seed hold_out spatial_size batch_size max_epochs epoch_length learning_rate seed "
     "method_enabled device"
 ).split()
+PANELS = {
+    "image": "image",
+    "map": "activation map",
+    "mask": "pseudo mask",
+    "points": "points and Voronoi cells",
+    "instances": "final instances",
+}
 _MAX_ROWS, _MAX_CONFIG, _MAX_NAMES = 5000, 200_000, 500
 
 
@@ -42,13 +49,15 @@ def run_page(run: Run, comparison: Comparison | None = None, notes: Sequence[str
         "comparison": _comparison(comparison) if comparison else None,
         **_cases(run, comparison),
         **_curves(run, comparison),
+        "stages": None,
         "examples": [],
         "legend": _legend(run.examples),
         "left_out": 0,
     }
     room = MAX_BYTES - len(render("run.html.jinja", context).encode("utf-8", "replace"))
+    stages, room = _stages(run, room)
     groups, left_out = _examples(run, room)
-    return render("run.html.jinja", context | {"examples": groups, "left_out": left_out})
+    return render("run.html.jinja", context | {"stages": stages, "examples": groups, "left_out": left_out})
 
 
 def _head(run: Run) -> dict[str, Any]:
@@ -239,19 +248,40 @@ def _legend(index: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(str(name), f"rgb({', '.join(map(str, color))})") for name, color in pairs]
 
 
+def _stages(run: Run, room: int) -> tuple[dict[str, Any] | None, int]:
+    """Images after every stage, as long as there is room; and the room that is left."""
+    cases = []
+    for entry in run.stages.get("examples", []):
+        case, size = _pictures(run.folder / "examples" / "stages", entry)
+        if size <= room:
+            room -= size
+            cases.append(case)
+    if not cases:
+        return None, room
+    present = {panel for case in cases for panel, _ in case["pictures"]}
+    panels = [panel for panel in PANELS if panel in present]
+    colors = _legend(run.stages) if run.stages.get("class_names") else []
+    return {"cases": cases, "panels": {panel: PANELS[panel] for panel in panels}, "legend": colors}, room
+
+
+def _pictures(folder: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Name and pictures of a case, and the bytes that they take."""
+    pictures = [(panel, _data(folder / file)) for panel, file in entry["files"].items()]
+    return {"name": entry["case"], "pictures": pictures}, sum(len(data) for _, data in pictures) + 1000
+
+
 def _examples(run: Run, room: int) -> tuple[list[dict[str, Any]], int]:
     """Cases by group, with pictures as long as there is room; and how many were left out."""
     groups: dict[str, list[dict[str, Any]]] = {}
     left_out = 0
     for entry in run.examples.get("examples", []):
-        pictures = [(panel, _data(run.folder / "examples" / file)) for panel, file in entry["files"].items()]
-        size = sum(len(data) for _, data in pictures) + 1000
+        case, size = _pictures(run.folder / "examples", entry)
         if size > room:
             left_out += 1
             continue
         room -= size
         where = "slice {} of {}".format(entry["slice"][0] + 1, entry["slice"][1]) if entry.get("slice") else ""
-        case = {"name": entry["case"], "score": number(entry["score"]).text, "slice": where, "pictures": pictures}
+        case |= {"score": number(entry["score"]).text, "slice": where}
         groups.setdefault(entry["group"], []).append(case)
     return [{"name": name.capitalize(), "cases": cases} for name, cases in groups.items()], left_out
 
