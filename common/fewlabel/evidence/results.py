@@ -26,8 +26,9 @@ def row_of(run: Run, folder: Path) -> Row:
     Returns:
         The fields of the run; ``list`` and ``cases`` scored; every metric; ``training_minutes`` (summed over epochs,
         so that a run that was stopped and resumed counts whole), ``wall_minutes`` (with start-up and evaluation),
-        ``steps`` (both 0 where no network was fitted); ``settings``, a hash of all keys that decide the outcome but for the fields of the run: rows of
-        one variant that differ in it are not comparable; ``machine``, ``torch`` and ``commit``.
+        ``steps`` (both 0 where no network was fitted); ``settings``, a hash of all keys that decide the outcome but for
+        the fields of the run: rows of one variant that differ in it are not comparable; ``machine``, ``torch`` and
+        ``commit``.
     """
     found = _json(folder / "metrics.json")
     record = _json(folder / "run.json")
