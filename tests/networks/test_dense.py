@@ -142,7 +142,7 @@ def test_two_checkpoints_fill_two_encoders(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(network.global_encoder(x), donors[0].encode(x))
     torch.testing.assert_close(network.local_network.encode(x), donors[1].encode(x))
     torch.testing.assert_close(network.local_network.decode(donors[1].encode(x)), donors[1].decode(donors[1].encode(x)))
-    with pytest.raises(ConfigError, match="global_checkpoint .* does not exist"):
+    with pytest.raises(ConfigError, match=r"global_checkpoint .* does not exist"):
         network.load_pretrained(tmp_path / "none.pt")
 
 
