@@ -113,5 +113,5 @@ def test_labels_stay_closed(tmp_path: Path) -> None:
     splits = Splits((), (), (), held_back={str(label): "tile_0.png, which nobody may open"})
     examples = make(tmp_path, ("mask",), splits=splits)
     examples.dataset.transform = lambda item: Image.open(label)
-    with pytest.raises(ConfigError, match="tile_0.png, which nobody may open"):
+    with pytest.raises(ConfigError, match=r"tile_0\.png, which nobody may open"):
         examples.run()

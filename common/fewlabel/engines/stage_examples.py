@@ -20,7 +20,7 @@ from fewlabel.data.leaks import refuse_labels
 from fewlabel.data.pseudo import pseudo_file
 from fewlabel.files import atomic, write_json
 from fewlabel.networks.weights import load_weights
-from fewlabel.transforms import InstanceRules, instances_from_logits
+from fewlabel.transforms import DetectionRules, InstanceRules, instances_from_logits
 from fewlabel.transforms.overlay import COLORS, Picture, overlay
 
 EDGE, SEED = COLORS[4], COLORS[0]
@@ -58,7 +58,7 @@ class StageExamples:
         voronoi_folder: str | Path | None = None,
         network: nn.Module | None = None,
         ckpt_dir: str | Path = "",
-        rules: InstanceRules | None = None,
+        rules: InstanceRules | DetectionRules | None = None,
         splits: Splits | None = None,
         class_names: Sequence[str] = ("background", "object"),
         device: torch.device | str = "cpu",
