@@ -108,12 +108,12 @@ class StageExamples:
         if (values := read["map"]) is not None:
             found["map"] = np.repeat(values[..., None], 3, axis=2).astype(np.uint8)
         if (mask := read["mask"]) is not None:
-            found["mask"] = overlay(shown, mask, alpha=0.0, line_px=1)
+            found["mask"] = overlay(shown, mask, alpha=0.0, line_px=2)
         if (voronoi := read["voronoi"]) is not None:
             marked = np.select([voronoi == 1, voronoi == 0], [1, 2])
-            found["points"] = overlay(shown, marked, alpha=1.0, colors=(SEED, EDGE), line_px=1)
+            found["points"] = overlay(shown, marked, alpha=1.0, colors=(SEED, EDGE), line_px=2)
         if self.network is not None:
-            found["instances"] = overlay(shown, self._instances(image), alpha=0.0, line_px=1)
+            found["instances"] = overlay(shown, self._instances(image), alpha=0.0, line_px=2)
         return found
 
     @torch.no_grad()
