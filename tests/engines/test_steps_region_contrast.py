@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contrastive pre-training: what each branch trains, with which keys, and that a resumed run repeats the whole one."""
+"""Contrastive pre-training: what each branch trains, with which keys, and that a resumed run is the same one."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class DenseUNet(nn.Module, ABC):
 
     if TYPE_CHECKING:  # MONAI's layers are not typed
 
-        def __getattr__(self: DenseUNet, name: str) -> Any: ...
+        def __getattr__(self: Any, name: str) -> Any: ...
 
     @abstractmethod
     def encode(self, image: Tensor) -> list[Tensor]:
