@@ -274,5 +274,4 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path, monkeypatch: pytest
         segmenter(Blurry(), tmp_path / f"o{len(peaks)}", tile_px=128).run([{"image": str(path)}])
         peaks.append(tracemalloc.get_traced_memory()[1] / 1e6)
         tracemalloc.stop()
-    print(peaks)
     assert peaks[2] < 25 and peaks[2] - peaks[1] < 4, peaks
