@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from scipy.ndimage import distance_transform_edt
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
@@ -115,3 +116,10 @@ def test_a_network_must_name_its_layers() -> None:
     assert ClusterSegmenter(Scorer(), layers=["body.0"]).layers == ["body.0"]
     with pytest.raises(ValueError, match=r"RGB images \(B, 3, H, W\)"):
         OtsuSegmenter()(torch.zeros(3, 8, 8))
+
+
+def test_logits_keep_the_metadata_of_the_images() -> None:
+    """Without it, MONAI's Invertd leaves predictions on the grid of the network, and says so in a warning only."""
+    image = MetaTensor(torch.rand(1, 3, 40, 48), meta={"filename_or_obj": "a.png"})
+    for segmenter in (OtsuSegmenter(), ClusterSegmenter()):
+        assert segmenter(image).meta["filename_or_obj"] == "a.png"
