@@ -15,6 +15,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 
+from fewlabel.errors import ConfigError
 from fewlabel.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,19 @@ class Stage:
         if idist.get_rank() == 0:
             self._mark()
         idist.barrier()
+        return self.folder
+
+    def require(self) -> Path:
+        """Return the folder of a stage that is done.
+
+        Raises:
+            ConfigError: when it is not, so that nothing is made from half of it.
+        """
+        if not self.is_done():
+            raise ConfigError(
+                f"stage {self.name} is not done in '{self.folder}': run training, or the stages up to this one, with "
+                "the same keys and overlays"
+            )
         return self.folder
 
     def _mark(self) -> None:
