@@ -41,7 +41,7 @@ class OtsuSegmenter(nn.Module):
         Returns:
             (B, 2, H, W) float32 logits of background and nucleus, +-5.
         """
-        return mask_logits(otsu_mask(images, self.min_object_px, self.max_hole_px, self.vectors))
+        return _as(images, mask_logits(otsu_mask(images, self.min_object_px, self.max_hole_px, self.vectors)))
 
 
 class ClusterSegmenter(nn.Module):
@@ -107,7 +107,7 @@ class ClusterSegmenter(nn.Module):
         Returns:
             (B, K, H, W) float32 logits of the background and the classes of the mask, +-5.
         """
-        return mask_logits(self.mask(images), self.classes)
+        return _as(images, mask_logits(self.mask(images), self.classes))
 
     def maps(self, images: Tensor) -> Tensor | None:
         """Return the activation maps (B, 1, H, W) in [0, 1] of images, None without a network.
@@ -212,3 +212,8 @@ def mask_logits(mask: Tensor, classes: int = 2) -> Tensor:
         [[[[5.0, -5.0]], [[-5.0, 5.0]]]]
     """
     return CERTAIN * (2 * nn.functional.one_hot(mask[:, 0].long(), classes).movedim(-1, 1).float() - 1)
+
+
+def _as(images: Tensor, logits: Tensor) -> Tensor:
+    """Return logits as the kind of tensor that images are: what undoes transforms reads its record there."""
+    return images.new_zeros(logits.shape, dtype=logits.dtype).copy_(logits)
