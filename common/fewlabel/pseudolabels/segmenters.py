@@ -42,7 +42,7 @@ class OtsuSegmenter(nn.Module):
         Returns:
             (B, 2, H, W) float32 logits of background and nucleus, +-5.
         """
-        return _like(images, mask_logits(otsu_mask(images, self.min_object_px, self.max_hole_px, self.vectors)))
+        return _as(images, mask_logits(otsu_mask(images, self.min_object_px, self.max_hole_px, self.vectors)))
 
 
 class ClusterSegmenter(nn.Module):
@@ -108,7 +108,7 @@ class ClusterSegmenter(nn.Module):
         Returns:
             (B, K, H, W) float32 logits of the background and the classes of the mask, +-5.
         """
-        return _like(images, mask_logits(self.mask(images), self.classes))
+        return _as(images, mask_logits(self.mask(images), self.classes))
 
     def maps(self, images: Tensor) -> Tensor | None:
         """Return the activation maps (B, 1, H, W) in [0, 1] of images, None without a network.
@@ -215,6 +215,6 @@ def mask_logits(mask: Tensor, classes: int = 2) -> Tensor:
     return CERTAIN * (2 * nn.functional.one_hot(mask[:, 0].long(), classes).movedim(-1, 1).float() - 1)
 
 
-def _like(images: Tensor, logits: Tensor) -> Tensor:
-    """Return logits of the type of the images, as a network would: MONAI undoes transforms of its own tensors only."""
-    return logits + torch.zeros_like(images[:, :1])
+def _as(images: Tensor, logits: Tensor) -> Tensor:
+    """Return logits as the kind of tensor that images are: what undoes transforms reads its record there."""
+    return images.new_zeros(logits.shape, dtype=logits.dtype).copy_(logits)
