@@ -22,6 +22,7 @@ from fewlabel.transforms.instance_files import InstanceFiles
 from fewlabel.transforms.instance_rules import InstanceRules
 from fewlabel.transforms.instances import Instances, InstancesFromLogitsd, instances_from_logits
 from fewlabel.transforms.labels import MapLabels, MapLabelsd, parse_label_map
+from fewlabel.transforms.partial_labels import LabelsPresentd, RandFlipPairsd
 from fewlabel.transforms.pseudolabels import (
     CleanMaskd,
     OpticalDensityd,
@@ -53,6 +54,7 @@ __all__ = [
     "InstanceRules",
     "Instances",
     "InstancesFromLogitsd",
+    "LabelsPresentd",
     "MapLabels",
     "MapLabelsd",
     "OpticalDensityd",
@@ -60,6 +62,7 @@ __all__ = [
     "Peaksd",
     "RandColorJitter",
     "RandColorJitterd",
+    "RandFlipPairsd",
     "RandGaussianBlur",
     "RandGaussianBlurd",
     "RandGrayscale",
