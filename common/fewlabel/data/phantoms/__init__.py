@@ -16,6 +16,7 @@ from fewlabel.files import cache_dir
 __all__ = ["PHANTOMS", "folder"]
 
 PHANTOMS = {
+    "ct_abdomen": "fewlabel.data.phantoms.ct_abdomen",
     "endoscopy": "fewlabel.data.phantoms.endoscopy",
     "histology": "fewlabel.data.phantoms.histology",
     "immunohistochemistry": "fewlabel.data.phantoms.immunohistochemistry",

@@ -18,7 +18,7 @@ from PIL import Image
 from fewlabel.errors import ConfigError
 
 DATALIST = "datalist.json"
-LISTS = ("training", "validation", "unlabeled", "test")
+LISTS = ("training", "validation", "unlabeled", "test", "partial_label")
 _FILES = ("image", "label", "class_label")
 
 
