@@ -61,7 +61,7 @@ def precompute(
         steps = parser.get_parsed_content(transform)
     else:
         steps = [*reading(["image"], orientation, spacing_mm), AddRegionsd(**settings)]
-    items = [{"image": item["image"]} for item in (*source.training, *source.unlabeled)]
+    items = [{"image": item["image"]} for item in (*source.training, *source.unlabeled, *source.partial_label)]
     print(precompute_regions(items, steps, jobs))
 
 

@@ -201,7 +201,7 @@ def test_folder_lies_in_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_unknown_names_and_unwritable_caches_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'nuclei' is unknown: choose one of .*endoscopy"):
+    with pytest.raises(ConfigError, match=r"'nuclei' is unknown: choose one of .*endoscopy"):
         phantoms.folder("nuclei")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FEWLABEL_CACHE", str(tmp_path / "file"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fewlabel.data.datalist import DEFAULT, Datalist, read_datalist
+from fewlabel.data.datalist import DEFAULT, PRESENT_KEY, Datalist, read_datalist
 from fewlabel.data.files import listed, relative
 from fewlabel.data.folds import hold_out_groups, shared_groups
 from fewlabel.data.formats import files_of
@@ -22,6 +22,7 @@ from fewlabel.files import write_json
 
 _LOG = logging.getLogger(__name__)
 PHANTOM_BUDGET = 8  # every phantom has a label, but a method for few labels shall be seen with few
+_UNUSED = 'which is in the list "partial_label" (use_partial_labels is false)'
 _GROUP_UNITS = ("group", "video", "patient")
 
 
@@ -30,7 +31,8 @@ class Splits:
     """What training may see: items with absolute paths, and how they were chosen.
 
     Args:
-        labeled: items with a label, in the order of the draw, so that a larger budget only appends.
+        labeled: items with a label, in the order of the draw, so that a larger budget only appends; after them the
+            partly labeled, where they were asked for.
         unlabeled: items without one.
         validation: items with a label; never a choice is made on them that a table reports.
         root: folder of the data set.
@@ -94,6 +96,7 @@ def splits(
     phantom_seed: int = 0,
     image_key: str = "image",
     label_key: str = "label",
+    use_partial_labels: bool = False,
 ) -> Splits:
     """Choose the labeled items of a budget by seed and turn the rest of ``training`` into unlabeled items.
 
@@ -118,6 +121,9 @@ def splits(
         phantom_seed: which draw of them.
         image_key: key of the image.
         label_key: key of the label.
+        use_partial_labels: what becomes of the list ``partial_label``: unlabeled items, or labeled ones beyond the
+            budget that keep their ``labels_present``. With a budget of 0 they are all that has a label. They are never
+            evaluated.
 
     Returns:
         The split.
@@ -138,8 +144,15 @@ def splits(
     for group in shared_groups(source, group_key):
         _LOG.warning("%s %s is in training and in validation: the figures will flatter", group_key, group)
     labeled, rest = _draw(source, budget, budget_unit, int(split_seed), group_key, image_key, label_key)
-    known = frozenset(f for i in (*source.training, *source.validation) for f in files_of(i.get(label_key)))
+    partial = source.partial_label
+    with_label = (*source.training, *source.validation, *partial)
+    known = frozenset(f for i in with_label for f in files_of(i.get(label_key)))
     unlabeled = [without_labels(i, image_key, label_key, known) for i in (*rest, *source.unlabeled)]
+    if use_partial_labels:
+        labeled += partial
+    else:
+        stripped = [without_labels(i, image_key, label_key, known) for i in partial]
+        unlabeled += [{k: v for k, v in item.items() if k != PRESENT_KEY} for item in stripped]
     if leaks := find_labels(unlabeled, image_key, label_key, known):
         raise ConfigError(f"datalist {source.source}: {leaks[0]}")
     return Splits(
@@ -154,6 +167,7 @@ def splits(
         hold_out=held,
         held_back={
             **_held_back(rest, f"which label_budget {budget} holds back", source.root, image_key, label_key),
+            **({} if use_partial_labels else _held_back(partial, _UNUSED, source.root, image_key, label_key)),
             **_held_back(source.test, 'which is in the list "test"', source.root, image_key, label_key),
         },
     )

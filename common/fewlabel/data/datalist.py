@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read Decathlon-style data lists: ``training``, ``validation``, optional ``unlabeled`` and ``test``."""
+"""Read Decathlon-style data lists: training and validation, optional unlabeled, test and partly labeled items."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from fewlabel.data.labels import Item, find_labels, has_label
 from fewlabel.errors import ConfigError, DataError
 
 DEFAULT = "datalist.json"
-LISTS = ("training", "validation", "unlabeled", "test")
+LISTS = ("training", "validation", "unlabeled", "test", "partial_label")
+PRESENT_KEY = "labels_present"
 _REMEDY = "write one with `python tools/make_datalist.py --images FOLDER --labels FOLDER`"
 
 
@@ -31,6 +32,8 @@ class Datalist:
         validation: items with a label.
         unlabeled: items without one.
         test: items for evaluation, which alone reads them.
+        partial_label: items whose label file lacks classes; ``labels_present`` names the values that it has, every
+            other class being background there, whether or not the image shows it.
     """
 
     root: Path
@@ -39,6 +42,7 @@ class Datalist:
     validation: list[Item] = field(default_factory=list)
     unlabeled: list[Item] = field(default_factory=list)
     test: list[Item] = field(default_factory=list)
+    partial_label: list[Item] = field(default_factory=list)
 
 
 def read_datalist(
@@ -66,7 +70,8 @@ def read_datalist(
 
     Raises:
         ConfigError: when the folder or the list is missing, or the list is not a data list.
-        DataError: when items lack an image, stand in two lists, or carry a label in ``unlabeled``.
+        DataError: when items lack an image, stand in two lists, carry a label in ``unlabeled``, or do not say in
+            ``partial_label`` which labels they have.
     """
     if not str(dataset_dir) and not Path(datalist).is_absolute():
         if str(datalist) != DEFAULT:
@@ -152,7 +157,8 @@ class _Resolver:
 
 
 def _check(lists: dict[str, list[Item]], root: Path, path: Path, image_key: str, label_key: str) -> None:
-    labels = [f for i in (*lists["training"], *lists["validation"]) for f in files_of(i.get(label_key))]
+    with_labels = (*lists["training"], *lists["validation"], *lists["partial_label"])
+    labels = [f for i in with_labels for f in files_of(i.get(label_key))]
     problems = [f"datalist {path}: {p}" for p in find_labels(lists["unlabeled"], image_key, label_key, labels)]
     seen: dict[tuple[str, ...], str] = {}
     for name, item in _walk(lists):
@@ -161,18 +167,36 @@ def _check(lists: dict[str, list[Item]], root: Path, path: Path, image_key: str,
             both = f"twice in {name!r}" if seen[files] == name else f"in {seen[files]!r} and in {name!r}"
             problems.append(f"datalist {path}: {relative(files[0], root)} is {both}; keep one")
         seen.setdefault(files, name)
-    problems += [f"datalist {path}: {p}" for p in unlabeled_of("validation", lists["validation"], image_key, label_key)]
+    partial = lists["partial_label"]
+    bad = unlabeled_of("validation", lists["validation"], image_key, label_key)
+    bad += unlabeled_of("partial_label", partial, image_key, label_key) + _presence_of(partial, image_key)
+    problems += [f"datalist {path}: {p}" for p in bad]
     if problems:
         raise DataError(problems)
 
 
 def unlabeled_of(name: str, items: Sequence[Item], image_key: str, label_key: str) -> list[str]:
-    """Return one sentence for every item of a list to be scored that has no label."""
+    """Return one sentence for every item that has no label of a list whose items need one."""
     return [
         f"{files_of(item[image_key])[0]} in {name!r} has no {label_key!r}; add it, or take the item out of {name!r}"
         for item in items
         if not has_label(item, label_key)
     ]
+
+
+def _presence_of(items: Sequence[Item], image_key: str) -> list[str]:
+    """Return one sentence for every partly labeled item that does not say which labels it has."""
+    return [
+        f"{files_of(item[image_key])[0]} in 'partial_label' has {PRESENT_KEY} {item.get(PRESENT_KEY)!r}; give the "
+        "values that its label file holds, as [1, 3]"
+        for item in items
+        if not is_presence(item.get(PRESENT_KEY))
+    ]
+
+
+def is_presence(value: Any) -> bool:
+    """Say whether a value is a list of one or more labels, which are whole numbers from 1 on."""
+    return isinstance(value, (list, tuple)) and bool(value) and all(type(label) is int and label > 0 for label in value)
 
 
 def _walk(lists: dict[str, list[Item]]) -> Iterator[tuple[str, Item]]:

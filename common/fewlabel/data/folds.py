@@ -22,7 +22,8 @@ def hold_out_groups(source: Datalist, groups: Sequence[str], group_key: str, lab
         label_key: key of the label; held-out items without one cannot be scored and are dropped.
 
     Returns:
-        The fold. Unlabeled items of a held-out group are gone: a method must not see the images that it is scored on.
+        The fold. Unlabeled and partly labeled items of a held-out group are gone: a method must not see the images that
+        it is scored on.
 
     Raises:
         ConfigError: when a group does not exist, or nothing is left to train on.
@@ -38,6 +39,7 @@ def hold_out_groups(source: Datalist, groups: Sequence[str], group_key: str, lab
         training=[item for item in pooled if str(item.get(group_key)) not in held],
         validation=[i for i in pooled if str(i.get(group_key)) in held and has_label(i, label_key)],
         unlabeled=[item for item in source.unlabeled if str(item.get(group_key)) not in held],
+        partial_label=[item for item in source.partial_label if str(item.get(group_key)) not in held],
     )
     if not fold.training or not fold.validation:
         left = "train on" if not fold.training else "validate on"
@@ -60,8 +62,8 @@ def group_names(source: Datalist, group_key: str, label_key: str = "label") -> l
 
 
 def shared_groups(source: Datalist, group_key: str) -> list[str]:
-    """Return the groups that training (labeled or not) shares with validation."""
-    train = _groups([*source.training, *source.unlabeled], group_key)
+    """Return the groups that training (labeled, partly labeled or not) shares with validation."""
+    train = _groups([*source.training, *source.unlabeled, *source.partial_label], group_key)
     return sorted(train & _groups(source.validation, group_key), key=natural)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from fewlabel.data.datalist import PRESENT_KEY
 from fewlabel.data.facts import Facts
 from fewlabel.data.formats import files_of
 from fewlabel.data.labels import Item
@@ -63,6 +64,7 @@ def mask_problems(
     for file in files_of(item[label_key]):
         fact = facts[file, True]
         bad = _file_problems(file, fact, "mask") or _value_problems(file, fact, allowed)
+        bad = bad or _presence_problems(file, fact, item.get(PRESENT_KEY))
         problems += bad
         if ours.error or fact.error:
             continue
@@ -101,6 +103,13 @@ def _value_problems(file: str, fact: Facts, allowed: frozenset[float] | None) ->
     if not unknown:
         return []
     return [f"{file}: mask values {_some(unknown)} are not in label_map; add them there, or correct the mask"]
+
+
+def _presence_problems(file: str, fact: Facts, present: Sequence[int] | None) -> list[str]:
+    extra = [] if present is None else [value for value in fact.values if value and value not in present]
+    if not extra:
+        return []
+    return [f"{file}: mask values {_some(extra)} are not in its {PRESENT_KEY} {present}; add them there"]
 
 
 def _same_grid(a: Facts, b: Facts) -> bool:
