@@ -110,11 +110,24 @@ class PretrainedLoader:
         if self.file and any(name.startswith("first.") for name in read_weights(self.file, self.key)):
             load_weights(self.network, self.file, self.key)
         elif isinstance(inner, DualUNet):
-            inner.load_pretrained(self.global_file or None, self.file or None)
+            if not self.global_file:
+                raise ConfigError("wiring dual needs a finished encoder: give base_checkpoint or supervised_epochs")
+            inner.load_pretrained(self.global_file, self.file or None)
         elif self.file:
-            load_weights(inner, self.file, self.key)
+            _load_trunk(inner, self.file, self.key)
         if self.then is not None:
             self.then()
+
+
+def _load_trunk(network: nn.Module, file: str, key: str) -> None:
+    """Load what pre-training has written, all of it; of other files what fits, with a warning of what does not."""
+    weights = read_weights(file, key)
+    trunk = network.trunk_state_dict() if isinstance(network, DenseUNet) else {}
+    if trunk and {n: w.shape for n, w in trunk.items()} == {n: w.shape for n, w in weights.items()}:
+        network.load_state_dict(weights, strict=False)
+        logger.info("encoder and decoder from %s; the head is new", file)
+    else:
+        load_weights(network, file, key)
 
 
 def recipe_problem(file: str | Path, recipe: Recipe, key: str = "init_checkpoint") -> str:
