@@ -15,7 +15,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 
-from fewlabel.errors import ConfigError
+from fewlabel.data.randomness import kept
 from fewlabel.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,8 @@ class Stage:
             return self.folder
         if self.every_rank or idist.get_rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            work(*arguments)
+            with kept():  # so that what is built later has the same random weights whether or not there was work
+                work(*arguments)
         if idist.get_rank() == 0:
             self._mark()
         idist.barrier()
