@@ -68,7 +68,8 @@ class MapLabels(Transform):
                 dtype, bool, or floats that hold integers.
 
         Returns:
-            Shape ``(1, ., .)`` (also of a volume of one slice) or ``(1, ., ., .)``, float32 classes, the container of the input.
+            Shape ``(1, ., .)`` (also of a volume of one slice) or ``(1, ., ., .)``, float32 classes, the container of the
+            input.
 
         Raises:
             DataError: values outside the map, fractions, or a mask in color; names file, values and key.
