@@ -48,6 +48,10 @@ def _is_share(value: Any) -> bool:
     return _is_positive(value) and float(value) < 1
 
 
+def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in words, f"{', '.join(words[:-1])} or {words[-1]}"
+
+
 def _is_device(value: Any) -> bool:
     try:
         device = torch.device(value)
@@ -61,12 +65,16 @@ _FROM_1 = (_whole(1), "a whole number from 1 on")
 _SWITCH = (lambda value: value in (True, False), "true or false")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("seed", "split_seed", "num_workers"), _FROM_0),
-    **dict.fromkeys(("batch_size", "max_epochs", "epoch_length", "val_interval", "accumulation_steps"), _FROM_1),
+    **dict.fromkeys(("batch_size", "max_epochs", "epoch_length", "val_interval", "accumulation_steps", "pretraining_epochs"), _FROM_1),
     **dict.fromkeys(("method_enabled", "amp"), _SWITCH),
     "learning_rate": (_is_positive, "a number above 0"),
     "threshold": (_is_share, "a probability between 0 and 1"),
     "spatial_size": (_is_size, "a list of 2 or 3 sizes, such as [96,128]"),
     "label_map": (lambda value: value is None or isinstance(value, Mapping), 'a map such as {"1": 1, "255": 1}'),
-    "resume": (lambda value: value in ("auto", "never"), "auto or never"),
+    "spatial_dims": (lambda value: value in (2, 3), "2 for pictures or 3 for volumes"),
+    "resume": _one_of("auto", "never"),
+    "wiring": _one_of("shared", "dual"),
+    "pretrain_with": _one_of("contrast", "labels", "both"),
+    "recipe_mismatch": _one_of("refuse", "warn"),
     "device": (_is_device, "a device of this machine, such as cpu or cuda:0"),
 }
