@@ -21,6 +21,7 @@ from fewlabel.transforms.instance_files import InstanceFiles
 from fewlabel.transforms.instance_rules import InstanceRules
 from fewlabel.transforms.instances import Instances, InstancesFromLogitsd, instances_from_logits
 from fewlabel.transforms.labels import MapLabels, MapLabelsd, parse_label_map
+from fewlabel.transforms.partial_labels import LabelsPresentd, RandFlipPairsd
 from fewlabel.transforms.pseudolabels import (
     CleanMaskd,
     OpticalDensityd,
@@ -51,6 +52,7 @@ __all__ = [
     "InstanceRules",
     "Instances",
     "InstancesFromLogitsd",
+    "LabelsPresentd",
     "MapLabels",
     "MapLabelsd",
     "OpticalDensityd",
@@ -58,6 +60,7 @@ __all__ = [
     "Peaksd",
     "RandColorJitter",
     "RandColorJitterd",
+    "RandFlipPairsd",
     "RandGaussianBlur",
     "RandGaussianBlurd",
     "RandGrayscale",
