@@ -30,6 +30,21 @@ def check_values(config: Mapping[str, Any]) -> None:
         is_expression = isinstance(value, str) and value.startswith(("$", "@", "%"))
         if key in config and not is_expression and not holds(value):
             raise ConfigError(f"{key} is {value!r}: give {words}")
+    _check_patch(config)
+
+
+def _check_patch(config: Mapping[str, Any]) -> None:
+    """Refuse a ``spatial_size`` that a network of ``spatial_dims`` and, where they are a list, ``channels`` misses."""
+    size, dims, channels = (config.get(key) for key in ("spatial_size", "spatial_dims", "channels"))
+    if not isinstance(size, (list, tuple)) or not isinstance(dims, int):
+        return
+    if len(size) != dims:
+        raise ConfigError(f"spatial_size {list(size)} has {len(size)} sizes and spatial_dims is {dims}: change one")
+    factor = 2 ** (len(channels) - 1) if config.get("architecture") == "dynunet" and isinstance(channels, list) else 1
+    if any(n % factor for n in size):
+        raise ConfigError(
+            f"spatial_size {list(size)} does not fit a dynunet of {len(channels)} channels: give multiples of {factor}"
+        )
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
@@ -65,7 +80,8 @@ _FROM_1 = (_whole(1), "a whole number from 1 on")
 _SWITCH = (lambda value: value in (True, False), "true or false")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("seed", "split_seed", "num_workers"), _FROM_0),
-    **dict.fromkeys(("batch_size", "max_epochs", "epoch_length", "val_interval", "accumulation_steps", "pretraining_epochs"), _FROM_1),
+    **dict.fromkeys(("batch_size", "max_epochs", "epoch_length", "pretraining_epochs"), _FROM_1),
+    **dict.fromkeys(("val_interval", "accumulation_steps"), _FROM_1),
     **dict.fromkeys(("method_enabled", "amp"), _SWITCH),
     "learning_rate": (_is_positive, "a number above 0"),
     "threshold": (_is_share, "a probability between 0 and 1"),
