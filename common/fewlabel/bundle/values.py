@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of the keys that every bundle has: kinds and ranges, checked before anything is built.
+"""Values of keys: kinds, ranges and words, checked before anything is built.
 
 Without this, ``--batch_size two`` ends in three nested tracebacks, and ``--method_enabled no``, a word that is true,
 trains with the method.
@@ -73,6 +73,11 @@ def _is_device(value: Any) -> bool:
     except (RuntimeError, TypeError):
         return False
     return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+
+
+def _one_of(*words: str | None) -> tuple[Callable[[Any], bool], str]:
+    names = ["null" if word is None else word for word in words]
+    return lambda value: value in words, f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 _FROM_0 = (_whole(0), "a whole number from 0 on")

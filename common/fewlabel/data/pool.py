@@ -66,9 +66,7 @@ def unlabeled_pool(
     return CachedDataset(items, transform, cache_rate)
 
 
-def training_images(
-    splits: Splits | Sequence[Item], image_key: str = "image", label_key: str = "label"
-) -> list[Item]:
+def training_images(splits: Splits | Sequence[Item], image_key: str = "image", label_key: str = "label") -> list[Item]:
     """Return the images that pre-training may see: all of training, whoever has a label, and none of validation.
 
     Sorted by file, so that the list, and with it a pre-training, is the same for every budget and draw.

@@ -111,6 +111,19 @@ class Stage:
         idist.barrier()
         return self.folder
 
+    def require(self) -> Path:
+        """Return the folder of a stage that is done.
+
+        Raises:
+            ConfigError: when it is not, so that nothing is made from half of it.
+        """
+        if not self.is_done():
+            raise ConfigError(
+                f"stage {self.name} is not done in '{self.folder}': run training, or the stages up to this one, with "
+                "the same keys and overlays"
+            )
+        return self.folder
+
     def _mark(self) -> None:
         files = {
             str(f.relative_to(self.folder)): f.stat().st_size

@@ -27,11 +27,21 @@ from fewlabel.metrics.instances import (
     pixel_f1,
     pixel_iou,
 )
-from fewlabel.metrics.label_maps import DetectionMetric, InstanceMetric, instance_scores, key_aji
+from fewlabel.metrics.label_maps import (
+    ClassDetectionMetric,
+    DetectionMetric,
+    InstanceMetric,
+    class_scores,
+    detection_columns,
+    instance_scores,
+    key_aji,
+    key_class_f1,
+)
 from fewlabel.metrics.overlap import Overlap, instance_overlap
 from fewlabel.metrics.ranking import auc
 
 __all__ = [
+    "ClassDetectionMetric",
     "DetectionMetric",
     "DetectionScores",
     "GlobalDice",
@@ -45,10 +55,13 @@ __all__ = [
     "auc",
     "binary_scores",
     "class_detection_scores",
+    "class_scores",
+    "detection_columns",
     "detection_scores",
     "instance_overlap",
     "instance_scores",
     "key_aji",
+    "key_class_f1",
     "key_dice",
     "match_points",
     "object_dice",
