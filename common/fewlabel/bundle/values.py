@@ -40,11 +40,13 @@ def _check_patch(config: Mapping[str, Any]) -> None:
         return
     if len(size) != dims:
         raise ConfigError(f"spatial_size {list(size)} has {len(size)} sizes and spatial_dims is {dims}: change one")
-    factor = 2 ** (len(channels) - 1) if config.get("architecture") == "dynunet" and isinstance(channels, list) else 1
-    if any(n % factor for n in size):
-        raise ConfigError(
-            f"spatial_size {list(size)} does not fit a dynunet of {len(channels)} channels: give multiples of {factor}"
-        )
+    if config.get("architecture") == "dynunet" and isinstance(channels, (list, tuple)):
+        factor = 2 ** (len(channels) - 1)
+        if any(n % factor for n in size):
+            raise ConfigError(
+                f"spatial_size {list(size)} does not fit a dynunet with {len(channels)} channels: give multiples of "
+                f"{factor}"
+            )
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
@@ -61,10 +63,6 @@ def _is_positive(value: Any) -> bool:
 
 def _is_share(value: Any) -> bool:
     return _is_positive(value) and float(value) < 1
-
-
-def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in words, f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def _is_device(value: Any) -> bool:
@@ -85,8 +83,13 @@ _FROM_1 = (_whole(1), "a whole number from 1 on")
 _SWITCH = (lambda value: value in (True, False), "true or false")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("seed", "split_seed", "num_workers"), _FROM_0),
-    **dict.fromkeys(("batch_size", "max_epochs", "epoch_length", "pretraining_epochs"), _FROM_1),
-    **dict.fromkeys(("val_interval", "accumulation_steps"), _FROM_1),
+    **dict.fromkeys(
+        (
+            *("batch_size", "max_epochs", "epoch_length", "val_interval", "accumulation_steps"),
+            *("pretraining_epochs", "point_epochs", "clusters", "tile_px", "max_pixels"),
+        ),
+        _FROM_1,
+    ),
     **dict.fromkeys(("method_enabled", "amp"), _SWITCH),
     "learning_rate": (_is_positive, "a number above 0"),
     "threshold": (_is_share, "a probability between 0 and 1"),
@@ -97,5 +100,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "wiring": _one_of("shared", "dual"),
     "pretrain_with": _one_of("contrast", "labels", "both"),
     "recipe_mismatch": _one_of("refuse", "warn"),
+    "segment_with": _one_of("otsu", "colors", "pseudo_masks", "points", "final"),
+    "proxy_task": _one_of("similarity", "contrastive", "rotation", "simsiam", "mean_value"),
+    "map_order": _one_of("minmax_then_mean", "relu_then_minmax"),
+    "map_sign": _one_of("density", "hematoxylin", None),
+    "cluster_rule": _one_of("darkest", "hottest", "bluest", "released"),
+    "cluster_features": _one_of("scalar", "sum", "released"),
+    "split": _one_of("none", "watershed", "peaks", None),
     "device": (_is_device, "a device of this machine, such as cpu or cuda:0"),
 }

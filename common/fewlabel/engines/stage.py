@@ -16,6 +16,7 @@ import ignite.distributed as idist
 import torch
 
 from fewlabel.data.randomness import kept
+from fewlabel.errors import ConfigError
 from fewlabel.files import write_json
 
 logger = logging.getLogger(__name__)
