@@ -9,7 +9,7 @@ import torch
 from tests.toy_steps import batch, images, reached, step
 
 from fewlabel.engines.steps import SupervisedStep
-from fewlabel.losses import PixelCrossEntropyLoss, VoronoiLoss
+from fewlabel.losses import PartialLabelLoss, PixelCrossEntropyLoss, VoronoiLoss
 from fewlabel.networks import ResUNet34, Twin
 
 
@@ -46,3 +46,16 @@ def test_one_network_of_exclusive_classes_learns_pseudo_masks_and_voronoi_labels
         terms["loss"].backward()
         assert terms["loss"].isfinite() and reached(network.first)
     assert network.eval()(image).shape == (2, 2, 32, 32)
+
+
+def test_the_loss_is_told_which_classes_are_present() -> None:
+    torch.manual_seed(0)
+    network = Twin(partial(ResUNet34, width=16, blocks=(1, 1, 1, 1), out_channels=3), tied=True, softmax=True)
+    made = SupervisedStep(network.eval(), PartialLabelLoss())
+    image, mask = images(0)
+    present = torch.tensor([[True, True, False]]).expand(len(image), 3)
+    stream = {"image": image, "label": mask, "labels_present": present}
+    terms = made({"labeled": [stream]})
+    logits = network.first(image)
+    torch.testing.assert_close(terms["loss"], PartialLabelLoss()(logits, mask, present))
+    assert not torch.allclose(terms["loss"], PartialLabelLoss()(logits, mask))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fewlabel.losses.consistency import CrossPseudoLoss, ProbabilityMSELoss, sigmoid_ramp_up
 from fewlabel.losses.min_max_similarity import MinMaxSimilarityLoss
+from fewlabel.losses.partial_labels import PartialLabelLoss
 from fewlabel.losses.pixel_cross_entropy import PixelCrossEntropyLoss
 from fewlabel.losses.queue_contrast import PredictionLoss, QueueContrastLoss
 from fewlabel.losses.region_contrast import RegionContrastLoss, RegionPoints, gather_points
@@ -14,6 +15,7 @@ from fewlabel.losses.voronoi import VoronoiLoss
 __all__ = [
     "CrossPseudoLoss",
     "MinMaxSimilarityLoss",
+    "PartialLabelLoss",
     "PixelCrossEntropyLoss",
     "PredictionLoss",
     "ProbabilityMSELoss",

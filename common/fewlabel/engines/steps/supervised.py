@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fewlabel.engines.steps.base import Batch, TwinStep, labeled_pairs
+from fewlabel.engines.steps.base import Batch, TwinStep, labeled_batches, plain
 from fewlabel.networks import Twin
 
 
@@ -17,7 +17,8 @@ class SupervisedStep(TwinStep):
 
     Args:
         network: tied or not.
-        loss: called as ``loss(logits, label)``.
+        loss: called as ``loss(logits, label)``, or as ``loss(logits, label, present)`` where the batch has
+            ``labels_present`` (:class:`~fewlabel.losses.PartialLabelLoss`).
     """
 
     def __init__(self, network: Twin, loss: nn.Module) -> None:
@@ -27,6 +28,11 @@ class SupervisedStep(TwinStep):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss`` and the term ``supervised``, summed over the networks; see :class:`TrainingStep`."""
         networks = [self.network.first] if self.network.tied else [self.network.first, self.network.second]
-        pairs = labeled_pairs(batch, len(networks))
-        supervised: Tensor = sum(self.loss(n(image), label) for n, (image, label) in zip(networks, pairs, strict=True))
+        streams = labeled_batches(batch, len(networks))
+        supervised: Tensor = sum(self._loss(n, stream) for n, stream in zip(networks, streams, strict=True))
         return {"loss": supervised, "supervised": supervised}
+
+    def _loss(self, network: nn.Module, stream: Batch) -> Tensor:
+        present = [plain(stream["labels_present"])] if "labels_present" in stream else []
+        loss: Tensor = self.loss(network(plain(stream["image"])), plain(stream["label"]), *present)
+        return loss
