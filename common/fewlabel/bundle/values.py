@@ -30,6 +30,23 @@ def check_values(config: Mapping[str, Any]) -> None:
         is_expression = isinstance(value, str) and value.startswith(("$", "@", "%"))
         if key in config and not is_expression and not holds(value):
             raise ConfigError(f"{key} is {value!r}: give {words}")
+    _check_patch(config)
+
+
+def _check_patch(config: Mapping[str, Any]) -> None:
+    """Refuse a ``spatial_size`` that a network of ``spatial_dims`` and, where they are a list, ``channels`` misses."""
+    size, dims, channels = (config.get(key) for key in ("spatial_size", "spatial_dims", "channels"))
+    if not isinstance(size, (list, tuple)) or not isinstance(dims, int):
+        return
+    if len(size) != dims:
+        raise ConfigError(f"spatial_size {list(size)} has {len(size)} sizes and spatial_dims is {dims}: change one")
+    if config.get("architecture") == "dynunet" and isinstance(channels, (list, tuple)):
+        factor = 2 ** (len(channels) - 1)
+        if any(n % factor for n in size):
+            raise ConfigError(
+                f"spatial_size {list(size)} does not fit a dynunet with {len(channels)} channels: give multiples of "
+                f"{factor}"
+            )
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
@@ -78,7 +95,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "threshold": (_is_share, "a probability between 0 and 1"),
     "spatial_size": (_is_size, "a list of 2 or 3 sizes, such as [96,128]"),
     "label_map": (lambda value: value is None or isinstance(value, Mapping), 'a map such as {"1": 1, "255": 1}'),
+    "spatial_dims": (lambda value: value in (2, 3), "2 for pictures or 3 for volumes"),
     "resume": _one_of("auto", "never"),
+    "wiring": _one_of("shared", "dual"),
+    "pretrain_with": _one_of("contrast", "labels", "both"),
+    "recipe_mismatch": _one_of("refuse", "warn"),
     "segment_with": _one_of("otsu", "colors", "pseudo_masks", "points", "final"),
     "proxy_task": _one_of("similarity", "contrastive", "rotation", "simsiam", "mean_value"),
     "map_order": _one_of("minmax_then_mean", "relu_then_minmax"),

@@ -111,7 +111,7 @@ class PretrainedLoader:
             load_weights(self.network, self.file, self.key)
         elif isinstance(inner, DualUNet):
             if not self.global_file:
-                raise ConfigError("wiring dual needs a finished encoder: give base_checkpoint or supervised_epochs")
+                raise ConfigError("wiring dual needs a finished encoder: give base_checkpoint, or pretrain_with both")
             inner.load_pretrained(self.global_file, self.file or None)
         elif self.file:
             _load_trunk(inner, self.file, self.key)

@@ -68,8 +68,8 @@ class MapLabels(Transform):
                 dtype, bool, or floats that hold integers.
 
         Returns:
-            Shape ``(1, ., .)`` (also of a volume of one slice) or ``(1, ., ., .)``, float32 classes, the container of the
-            input.
+            Float32 classes, ``(1, ., .)`` or ``(1, ., ., .)``, in the container of the input; without axes of one voxel
+            at the end.
 
         Raises:
             DataError: values outside the map, fractions, or a mask in color; names file, values and key.
