@@ -113,7 +113,8 @@ def command(
     **keys: Any,
 ) -> list[str]:
     """Return the command line of a run; with several processes, under ``torchrun``."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    launcher = torchrun if processes > 1 else []
     line = [
         sys.executable,
         *launcher,
