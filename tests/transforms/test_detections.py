@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from fewlabel.engines import WholeImageSegmenter
 from fewlabel.errors import ConfigError
 from fewlabel.transforms import DetectionRules, InstancesFromLogitsd, instances_from_logits
 
@@ -73,3 +75,10 @@ def test_class_of_each_pixel_is_kept(rules: Any) -> None:
 def test_impossible_rules(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{key}: expected .* received {value}"):
         DetectionRules(**{key: value})
+
+
+def test_points_of_whole_images_are_refused(tmp_path: Path) -> None:
+    segmenter = WholeImageSegmenter(torch.nn.Identity(), tmp_path, rules=RULES)
+    assert segmenter.run([]) == []
+    with pytest.raises(ConfigError, match=r"a\.tif is too large .* raise max_pixels"):
+        segmenter.run([{"image": "a.tif"}])
