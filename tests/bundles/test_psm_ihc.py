@@ -20,7 +20,7 @@ from fewlabel.data.randomness import one_thread
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "pathology_nuclei_segmentation_psm"
 TINY: dict[str, Any] = {
     **{"spatial_size": [64, 64], "batch_size": 2, "epoch_length": 3, "max_epochs": 1, "pretraining_epochs": 1},
-    **{"width": 8, "score_encoder_options": {"channels": [8, 8, 8, 8], "stem_width": 8}, "val_interval": 1},
+    **{"width": 16, "score_encoder_options": {"channels": [8, 8, 8, 8], "stem_width": 8}, "val_interval": 1},
 }
 
 
