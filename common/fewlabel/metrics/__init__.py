@@ -28,6 +28,7 @@ from fewlabel.metrics.instances import (
     pixel_iou,
 )
 from fewlabel.metrics.label_maps import DetectionMetric, InstanceMetric, instance_scores, key_aji
+from fewlabel.metrics.organs import OrganDistance, key_organ_dice, organ_columns, organ_scores
 from fewlabel.metrics.overlap import Overlap, instance_overlap
 from fewlabel.metrics.ranking import auc
 
@@ -38,6 +39,7 @@ __all__ = [
     "InstanceMetric",
     "Matches",
     "Objects",
+    "OrganDistance",
     "Overlap",
     "PanopticQuality",
     "aggregated_jaccard",
@@ -50,10 +52,13 @@ __all__ = [
     "instance_scores",
     "key_aji",
     "key_dice",
+    "key_organ_dice",
     "match_points",
     "object_dice",
     "object_f1",
     "objects_of",
+    "organ_columns",
+    "organ_scores",
     "panoptic_quality",
     "pixel_f1",
     "pixel_iou",
