@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tests.bundles.tiny_lrc import EVALUATE, INFERENCE, TRAIN, Job, dataset, run, save, work, workflow
+from tests.bundles.tiny_lrc import INFERENCE, TRAIN, Job, dataset, run, save, work, workflow
 
 from fewlabel.data import splits
 from fewlabel.errors import ConfigError

@@ -22,7 +22,6 @@ from fewlabel.engines import StreamTrainer
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "multi_organ_ct_segmentation_lrc"
 TRAIN = ("train", "light")
-EVALUATE = ("train", "light", "evaluate")
 INFERENCE = ("inference", "light")
 SIZE, SPACING = (24, 22, 14), (2.0, 2.0, 3.0)
 SHARED: dict[str, Any] = {
