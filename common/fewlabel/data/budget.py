@@ -97,6 +97,7 @@ def splits(
     image_key: str = "image",
     label_key: str = "label",
     use_partial_labels: bool = False,
+    needs_labels: bool = True,
 ) -> Splits:
     """Choose the labeled items of a budget by seed and turn the rest of ``training`` into unlabeled items.
 
@@ -124,6 +125,8 @@ def splits(
         use_partial_labels: what becomes of the list ``partial_label``: unlabeled items, or labeled ones beyond the
             budget that keep their ``labels_present``. With a budget of 0 they are all that has a label. They are never
             evaluated.
+        needs_labels: False for a method that learns without any: it takes no other budget than 0, which all others
+            refuse.
 
     Returns:
         The split.

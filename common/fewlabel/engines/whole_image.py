@@ -168,6 +168,7 @@ class WholeImageSegmenter:
             probability, labels = maps.make("probability", np.float32), maps.make("labels", np.int32)
             kinds, classes = self._predict(image, probability, maps, bar)
             bar.set_postfix_str("instances")
+            assert isinstance(self.rules, InstanceRules)
             table = find_instances(probability, labels, self.rules, kinds, classes)
             bar.set_postfix_str("files")
             written = self.files.write(prefix, labels, table, _Picture(image))

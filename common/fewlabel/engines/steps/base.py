@@ -28,8 +28,8 @@ class TrainingStep(nn.Module, ABC):
     ``DistributedDataParallel``: parameters that get no gradient have ``requires_grad`` False.
 
     A batch is ``{"labeled": [batch, ...], "unlabeled": batch}``; each inner batch has ``"image"`` (B, C, H, W)
-    float32 and, when labeled, ``"label"`` (B, L, H, W), whatever the loss compares logits with. Where labels are partial,
-    ``"labels_present"`` (B, K) says which classes they tell.
+    float32 and, when labeled, ``"label"`` (B, L, H, W), whatever the loss compares logits with. Where labels are
+    partial, ``"labels_present"`` (B, K) says which classes they tell.
 
     Attributes:
         labeled_streams: what the loader delivers under ``"labeled"``: ``"single"``, one batch; ``"halves"``, one
