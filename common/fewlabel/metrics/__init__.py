@@ -37,6 +37,8 @@ from fewlabel.metrics.label_maps import (
     key_aji,
     key_class_f1,
 )
+from fewlabel.metrics.label_maps import DetectionMetric, InstanceMetric, instance_scores, key_aji
+from fewlabel.metrics.organs import OrganDistance, key_organ_dice, organ_columns, organ_scores
 from fewlabel.metrics.overlap import Overlap, instance_overlap
 from fewlabel.metrics.ranking import auc
 
@@ -48,6 +50,7 @@ __all__ = [
     "InstanceMetric",
     "Matches",
     "Objects",
+    "OrganDistance",
     "Overlap",
     "PanopticQuality",
     "aggregated_jaccard",
@@ -63,10 +66,13 @@ __all__ = [
     "key_aji",
     "key_class_f1",
     "key_dice",
+    "key_organ_dice",
     "match_points",
     "object_dice",
     "object_f1",
     "objects_of",
+    "organ_columns",
+    "organ_scores",
     "panoptic_quality",
     "pixel_f1",
     "pixel_iou",
