@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LRC bundle: stages done once, resumed exactly, shared by budgets, equal on all ranks; labels stay where they are."""
+"""The LRC bundle: stages are done once, resume exactly, serve all budgets and are equal on all ranks; no label leaks."""
 
 from __future__ import annotations
 
