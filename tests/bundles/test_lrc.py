@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LRC bundle: stages are done once, resume exactly, serve all budgets and are equal on all ranks; no label leaks."""
+"""The LRC bundle: stages are done once, resume exactly, serve all budgets and equal on all ranks; no label leaks."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_training_runs_both_contrasts_then_fine_tunes(trained: Path) -> None:
 
 
 def test_the_pretrained_weights_are_what_fine_tuning_starts_from(data: Path, trained: Path, tmp_path: Path) -> None:
-    made = run(data, tmp_path, stages_dir=str(trained / "stages"), learning_rate=1e-30, weight_decay=0.0)
+    made = run(data, tmp_path, stages_dir=str(trained / "stages"), learning_rate=1e-30)
     network = made.parser.get_parsed_content("network").first.state_dict()
     pretrained = torch.load(stage(trained) / "pretrained.pt", weights_only=True)["state_dict"]
     assert all(torch.allclose(network[name], value) for name, value in pretrained.items())
