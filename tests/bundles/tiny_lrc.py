@@ -97,8 +97,10 @@ def workflow(
         workflow_type="inference" if "inference" in names else "train",
         run_id=run_id,
         logging_file=False,
-        **(SHARED if "inference" in names else TINY),
-        **{key: str(place) for key, place in places.items()} | {"device": "cpu"} | override,
+        **(SHARED if "inference" in names else TINY)
+        | {key: str(place) for key, place in places.items()}
+        | {"device": "cpu"}
+        | override,
     )
     made.initialize()
     return made
