@@ -80,7 +80,7 @@ def test_pseudo_masks_find_dark_disks(data: Path, trained: Path) -> None:
 def test_a_second_call_repeats_nothing(data: Path, trained: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(trained, tmp_path / "out"))
     before = times(out)
-    run(data, out, stages_dir=str(out / "stages"))
+    run(data, out)
     after = times(out)
     kept = {name for name in before if name.startswith(("stages/", "models/model"))}
     assert len(kept) > 20 and {name: after[name] for name in kept} == {name: before[name] for name in kept}
