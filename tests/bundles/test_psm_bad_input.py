@@ -83,9 +83,7 @@ def test_nothing_trained_yet_for_inference(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "names", "run_id"), [("validation", TRAIN, "training"), ("test", EVALUATE, "run")])
-def test_tiles_that_are_scored_need_labels(
-    tmp_path: Path, name: str, names: tuple[str, ...], run_id: str
-) -> None:
+def test_tiles_that_are_scored_need_labels(tmp_path: Path, name: str, names: tuple[str, ...], run_id: str) -> None:
     data = dataset(tmp_path / "data")
     lists = json.loads((data / "datalist.json").read_text())
     image = lists[name][0]["image"]

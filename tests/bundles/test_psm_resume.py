@@ -46,7 +46,11 @@ def test_killed_in_every_stage_equals_uninterrupted(tmp_path: Path) -> None:
     code = start(line, again).wait(PATIENCE_S)
     assert code == 0, (again / "stderr.txt").read_text()[-3000:]
     assert all(file.stat().st_mtime_ns == time for file, time in kept.items())
-    for place in (lambda out: out / "models", partial(stage, name="pretraining"), partial(stage, name="point_training")):
+    for place in (
+        lambda out: out / "models",
+        partial(stage, name="pretraining"),
+        partial(stage, name="point_training"),
+    ):
         for file in ("model.pt", "resume/last.pt"):
             ours, theirs = (torch.load(place(out) / file, weights_only=True) for out in (again, whole))
             _same(ours, theirs, file)

@@ -114,7 +114,16 @@ def command(
 ) -> list[str]:
     """Return the command line of a run; with several processes, under ``torchrun``."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    line = [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, "--config_file", str(config_files(names, bundle))]
+    line = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "monai.bundle",
+        "run",
+        run_id,
+        "--config_file",
+        str(config_files(names, bundle)),
+    ]
     for key, value in keys.items():
         line += [f"--{key}", value if isinstance(value, str) else repr(value)]
     return line
