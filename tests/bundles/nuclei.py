@@ -38,7 +38,7 @@ def tile(seed: int, height: int = SIZE[0], width: int = SIZE[1]) -> tuple[np.nda
             y, x = np.array([row, column]) + rng.integers(0, 2, 2)
             disk = (rows - y) ** 2 + (columns - x) ** 2 <= 81
             instances[disk] = instances.max() + 1
-            picture[disk] = [85, 50, 130] + rng.normal(0, 3, (disk.sum(), 1))
+            picture[disk] = np.array([85, 50, 130]) + rng.normal(0, 3, (disk.sum(), 1))
     return picture.clip(0, 255).astype(np.uint8), instances
 
 
