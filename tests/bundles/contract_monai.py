@@ -28,7 +28,10 @@ from torch import Tensor, nn
 from fewlabel.data.randomness import one_thread
 
 SCHEMAS = Path(__file__).parent / "schemas"
-SHORT = {"max_epochs": 1, "pretraining_epochs": 1, "point_epochs": 1, "epoch_length": 2, "batch_size": 2}
+SHORT = {
+    **{"max_epochs": 1, "pretraining_epochs": 1, "point_epochs": 1, "epoch_length": 2, "batch_size": 2},
+    "spatial_size": [64, 64],
+}
 RUNS = (
     ("training", "train", ("train",), "models/model.pt"),
     ("evaluating", "train", ("train", "evaluate"), "output/metrics.json"),

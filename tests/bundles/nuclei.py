@@ -18,18 +18,19 @@ import numpy as np
 from PIL import Image
 from tests.bundles import tiny
 
-SIZE = 64
+SIZE = (64, 86)  # not square, so that no axis can be taken for the other
 PATIENCE_S = 240
 run = partial(tiny.run, bundle=tiny.NUCLEI)
 
 
-def tile(seed: int, height: int = SIZE, width: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """Return RGB (H, W, 3) of blue disks on pink noise, and their numbers (H, W) from 1 on; none touches another.
+def tile(seed: int, height: int = SIZE[0], width: int = SIZE[1]) -> tuple[np.ndarray, np.ndarray]:
+    """Return RGB (H, W, 3) of blue disks on pink and white, and their numbers (H, W) from 1 on; none touches another.
 
     They cover half of the tile, so that a network which has seen a dozen steps finds some.
     """
     rng = np.random.default_rng(seed)
-    picture = np.array([225.0, 170.0, 200.0]) + rng.normal(0, 8, (height, width, 1))
+    picture = np.where(np.arange(width)[:, None] < width // 2, [215.0, 150.0, 190.0], [245.0, 240.0, 245.0])
+    picture = picture + rng.normal(0, 3, (height, width, 1))
     instances = np.zeros((height, width), np.uint16)
     rows, columns = np.mgrid[:height, :width]
     for row in range(10, height - 8, 22):
@@ -37,7 +38,7 @@ def tile(seed: int, height: int = SIZE, width: int = SIZE) -> tuple[np.ndarray, 
             y, x = np.array([row, column]) + rng.integers(0, 2, 2)
             disk = (rows - y) ** 2 + (columns - x) ** 2 <= 81
             instances[disk] = instances.max() + 1
-            picture[disk] += np.array([-140.0, -120.0, -60.0])
+            picture[disk] = np.array([85, 50, 130]) + rng.normal(0, 3, (disk.sum(), 1))
     return picture.clip(0, 255).astype(np.uint8), instances
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.bundles.conftest import listing
-from tests.bundles.nuclei import dataset, fork, join, run, stage
+from tests.bundles.nuclei import SIZE, dataset, fork, join, run, stage
 from tests.bundles.tiny import EVALUATE, NUCLEI, TRAIN
 
 STAGES = ("pretraining", "pseudo_labels", "point_training", "voronoi_labels")
@@ -65,7 +65,7 @@ def test_pictures_of_the_stages_mean_what_is_documented(trained: Path) -> None:
     found: dict[str, set[int]] = {}
     for name, kind in (("pseudo_labels", "mask"), ("voronoi_labels", "points"), ("voronoi_labels", "voronoi")):
         pictures = [np.asarray(Image.open(stage(trained, name) / kind / tile)) for tile in TILES]
-        assert all(picture.shape == (64, 64) and picture.dtype == np.uint8 for picture in pictures)
+        assert all(picture.shape == SIZE and picture.dtype == np.uint8 for picture in pictures)
         found[kind] = set(np.unique(pictures).tolist())
     assert found["mask"] == found["points"] == {0, 1} and {1, 255} <= found["voronoi"] <= {0, 1, 255}
 
@@ -80,7 +80,7 @@ def test_pseudo_masks_find_dark_disks(data: Path, trained: Path) -> None:
 def test_a_second_call_repeats_nothing(data: Path, trained: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(trained, tmp_path / "out"))
     before = times(out)
-    run(data, out, stages_dir=str(out / "stages"))
+    run(data, out)
     after = times(out)
     kept = {name for name in before if name.startswith(("stages/", "models/model"))}
     assert len(kept) > 20 and {name: after[name] for name in kept} == {name: before[name] for name in kept}
@@ -116,7 +116,7 @@ def test_evaluating_what_each_stage_segments(data: Path, trained: Path, tmp_path
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert (found["list"], found["cases"], found["settings"]["segment_with"]) == ("test", 2, segment_with)
     assert 0 <= found["metrics"]["aji"] <= 1
-    if segment_with in ("otsu", "colors", "pseudo_masks"):  # the others have learned for four steps
+    if segment_with in ("otsu", "colors", "pseudo_masks"):  # the others have learned for eight steps
         assert found["metrics"]["aji"] > 0.6 and found["metrics"]["detection_f1"] == pytest.approx(1)
 
 
