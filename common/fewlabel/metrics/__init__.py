@@ -37,7 +37,6 @@ from fewlabel.metrics.label_maps import (
     key_aji,
     key_class_f1,
 )
-from fewlabel.metrics.label_maps import DetectionMetric, InstanceMetric, instance_scores, key_aji
 from fewlabel.metrics.organs import OrganDistance, key_organ_dice, organ_columns, organ_scores
 from fewlabel.metrics.overlap import Overlap, instance_overlap
 from fewlabel.metrics.ranking import auc
