@@ -146,9 +146,7 @@ class SaveOverlayd(MapTransform):
                 **self.style,
             )
             name = self.names.of(str(source))
-            target = name.with_name(
-                f"{name.name}_{self.output_postfix}.png" if self.output_postfix else f"{name.name}.png"
-            )
+            target = name.with_name(f"{name.name}{self.ending}")
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(drawn).save(target)
         return out
