@@ -70,7 +70,7 @@ class AbdomenScan:
         return np.clip(np.rint(values), -1024, 3071).astype(np.int16), canvas.labels
 
     def _axis(self, axis: int) -> NDArray[np.float64]:
-        return (np.arange(self.size[axis]) - (self.size[axis] - 1) / 2) * self.spacing_mm[axis]
+        return (np.arange(self.size[axis], dtype=np.float64) - (self.size[axis] - 1) / 2) * self.spacing_mm[axis]
 
 
 def write_dataset(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from fewlabel.engines.steps.base import Batch, TwinStep, labeled_batches, plain
@@ -29,7 +30,8 @@ class SupervisedStep(TwinStep):
         """Return ``loss`` and the term ``supervised``, summed over the networks; see :class:`TrainingStep`."""
         networks = [self.network.first] if self.network.tied else [self.network.first, self.network.second]
         streams = labeled_batches(batch, len(networks))
-        supervised: Tensor = sum(self._loss(n, stream) for n, stream in zip(networks, streams, strict=True))
+        losses = [self._loss(network, stream) for network, stream in zip(networks, streams, strict=True)]
+        supervised = torch.stack(losses).sum()
         return {"loss": supervised, "supervised": supervised}
 
     def _loss(self, network: nn.Module, stream: Batch) -> Tensor:
