@@ -117,7 +117,8 @@ def table(
         csv_file: the rows; a pattern or several files are merged.
         bundle: name of a folder in ``bundles/``.
         metric: a column; that of ``experiments.json`` by default.
-        readme: a document with the lines ``<!-- evidence:begin -->`` and ``<!-- evidence:end -->``.
+        readme: a document with the lines ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``, NAME being that of the
+            (first) CSV without its suffix.
         curve: a picture to write (``.png`` or ``.svg``).
         page: an HTML page to write: curve, comparisons and all runs.
     """
@@ -125,7 +126,7 @@ def table(
     files = _listed(csv_file) or []
     _show(plan, files, metric)
     if readme:
-        insert(readme, "evidence", markdown(plan, read_rows(files), metric))
+        insert(readme, Path(files[0]).stem, markdown(plan, read_rows(files), metric))
     if curve:
         print(draw_curve(plan, read_rows(files), curve, metric))
     if page:

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from fewlabel.bundle.values import check_values
+from fewlabel.engines.steps.proxy_task import TASKS
 from fewlabel.errors import ConfigError
+from fewlabel.pseudolabels.cluster_rules import RULES
+from fewlabel.pseudolabels.clustering import Features
+from fewlabel.pseudolabels.self_activation import Order
+from fewlabel.transforms.instance_rules import SPLITS
 
 GOOD: dict[str, list[Any]] = {
     "batch_size": [1, 4],
@@ -23,6 +28,8 @@ GOOD: dict[str, list[Any]] = {
     "device": ["cpu", torch.device("cpu"), "meta"],
     "max_epochs": ["$@epochs * 2", "@epochs", "%epochs"],
     "threshold": [0.5],
+    "map_sign": ["hematoxylin", None],
+    "split": [None, "peaks"],
 }
 BAD: dict[str, list[Any]] = {
     "batch_size": [0, -1, 2.0, "two", None, True],
@@ -35,6 +42,10 @@ BAD: dict[str, list[Any]] = {
     "resume": ["maybe", True],
     "device": ["gpu", "", None, "cuda:4096"],
     "threshold": [0, 1, 2.0],
+    "segment_with": ["last", None],
+    "proxy_task": ["jigsaw"],
+    "map_order": ["relu"],
+    "cluster_features": [0],
 }
 
 
@@ -48,3 +59,19 @@ def test_bad_values(key: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         check_values({key: value})
     assert caught.value.message.startswith(f"{key} is {value!r}: give ")
+
+
+def test_words_are_those_that_the_code_knows() -> None:
+    known = {
+        "proxy_task": TASKS,
+        "map_order": get_args(Order),
+        "cluster_rule": tuple(RULES),
+        "cluster_features": get_args(Features),
+        "split": SPLITS,
+    }
+    for key, words in known.items():
+        for word in words:
+            check_values({key: word})
+        with pytest.raises(ConfigError) as caught:
+            check_values({key: "nothing of these"})
+        assert all(word in caught.value.message for word in words)

@@ -28,11 +28,14 @@ from torch import Tensor, nn
 from fewlabel.data.randomness import one_thread
 
 SCHEMAS = Path(__file__).parent / "schemas"
-SHORT = {"max_epochs": 1, "epoch_length": 2, "batch_size": 2}
+SHORT = {
+    **{"max_epochs": 1, "pretraining_epochs": 1, "point_epochs": 1, "epoch_length": 2, "batch_size": 2},
+    "spatial_size": [64, 64],
+}
 RUNS = (
     ("training", "train", ("train",), "models/model.pt"),
     ("evaluating", "train", ("train", "evaluate"), "output/metrics.json"),
-    ("inference", "inference", ("inference",), "output/predictions/*mask*"),
+    ("inference", "inference", ("inference",), "output/predictions/*"),
 )
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -94,13 +97,14 @@ def runs(bundle: Path) -> Iterator[str]:
 
 
 def _run(bundle: Path, run_id: str, kind: str, names: tuple[str, ...]) -> None:
+    known = json.loads((bundle / "configs" / f"{names[0]}.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as elsewhere, chdir(elsewhere):
         workflow = ConfigWorkflow(
             config_file=[str(bundle / "configs" / f"{name}.json") for name in names],
             workflow_type=kind,
             run_id=run_id,
             logging_file=False,
-            **{"bundle_root": str(bundle), "device": "cpu", **(SHORT if kind == "train" else {})},
+            **{"bundle_root": str(bundle), "device": "cpu", **{k: v for k, v in SHORT.items() if k in known}},
         )
         workflow.initialize()
         workflow.run()

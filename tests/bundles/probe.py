@@ -23,3 +23,16 @@ class Bright(nn.Module):
         """Return logits (B, 1, H, W) of normalized pictures (B, 3, H, W)."""
         gray = (image.as_subclass(torch.Tensor) * self.std + self.mean).mean(dim=1, keepdim=True)
         return self.sharpness * (gray - 0.5)
+
+
+class Dark(nn.Module):
+    """Call a pixel nucleus where its green value is below 0.4: logits of two classes, of RGB in [0, 1]."""
+
+    def __init__(self, sharpness: float = 40.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(sharpness))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, 2, H, W) of pictures (B, 3, H, W)."""
+        nucleus = self.sharpness * (0.4 - image.as_subclass(torch.Tensor)[:, 1:2])
+        return torch.cat([-nucleus, nucleus], dim=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundle at its smallest: drawn pictures, narrow networks, in this process or on the command line."""
+"""A bundle at its smallest: drawn pictures, narrow networks, in this process or on the command line."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ from tests.data.pictures import picture
 
 from fewlabel.data.randomness import one_thread
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "endoscopic_tool_segmentation_mms"
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+BUNDLE = BUNDLES / "endoscopic_tool_segmentation_mms"
+NUCLEI = BUNDLES / "pathology_nuclei_segmentation_psm"
 TRAIN = ("train", "light")
 EVALUATE = ("train", "light", "evaluate")
 INFERENCE = ("inference", "light")
 SIZE = (48, 32)
 NETWORK: dict[str, Any] = {"encoder": "resnet18d", "encoder_options": {"channels": [4, 4, 8, 8], "stem_width": 4}}
 TINY: dict[str, Any] = {"spatial_size": [32, 48], "batch_size": 2, "epoch_length": 2, "max_epochs": 1} | NETWORK
+_NUCLEI: dict[str, Any] = {
+    **{"spatial_size": [32, 32], "batch_size": 2, "epoch_length": 4, "val_interval": 2, "learning_rate": 0.03},
+    **{"pretraining_epochs": 2, "point_epochs": 2, "max_epochs": 2, "map_margin_px": 4},
+    "score_encoder_options": {"channels": [4, 4, 8, 8], "stem_width": 4},
+}
+_KEYS = {BUNDLE: TINY, NUCLEI: _NUCLEI}
 
 
 def tool_mask(path: Path, seed: int) -> Path:
@@ -55,27 +63,32 @@ def dataset(root: Path, training: int = 8, validation: int = 2, test: int = 3, u
     return root
 
 
-def settings(data: Path | str, out: Path, **override: Any) -> dict[str, Any]:
+def settings(data: Path | str, out: Path, bundle: Path = BUNDLE, **override: Any) -> dict[str, Any]:
     """Return the keys of a tiny run on ``data`` with all results below ``out``."""
-    places = {"bundle_root": str(BUNDLE), "dataset_dir": str(data), "output_dir": str(out)}
-    return TINY | places | {"ckpt_dir": str(out / "models"), "device": "cpu"} | override
+    places = {"bundle_root": str(bundle), "dataset_dir": str(data), "output_dir": str(out)}
+    return _KEYS[bundle] | places | {"ckpt_dir": str(out / "models"), "device": "cpu"} | override
 
 
-def config_files(names: Sequence[str | Path]) -> list[str]:
+def config_files(names: Sequence[str | Path], bundle: Path = BUNDLE) -> list[str]:
     """Return paths of configs: names of the bundle's own, or paths of others."""
-    return [str(n if isinstance(n, Path) else BUNDLE / "configs" / f"{n}.json") for n in names]
+    return [str(n if isinstance(n, Path) else bundle / "configs" / f"{n}.json") for n in names]
 
 
 def workflow(
-    data: Path | str, out: Path, names: Sequence[str | Path] = TRAIN, run_id: str = "training", **override: Any
+    data: Path | str,
+    out: Path,
+    names: Sequence[str | Path] = TRAIN,
+    run_id: str = "training",
+    bundle: Path = BUNDLE,
+    **override: Any,
 ) -> ConfigWorkflow:
     """Return an initialized workflow in this process."""
     made = ConfigWorkflow(
-        config_file=config_files(names),
+        config_file=config_files(names, bundle),
         workflow_type="inference" if "inference" in names else "train",
         run_id=run_id,
         logging_file=False,
-        **settings(data, out, **override),
+        **settings(data, out, bundle, **override),
     )
     made.initialize()
     return made
@@ -93,11 +106,25 @@ def run(
 
 
 def command(
-    names: Sequence[str | Path] = TRAIN, run_id: str = "training", processes: int = 1, **keys: Any
+    names: Sequence[str | Path] = TRAIN,
+    run_id: str = "training",
+    processes: int = 1,
+    bundle: Path = BUNDLE,
+    **keys: Any,
 ) -> list[str]:
     """Return the command line of a run; with several processes, under ``torchrun``."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    line = [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, "--config_file", str(config_files(names))]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    launcher = torchrun if processes > 1 else []
+    line = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "monai.bundle",
+        "run",
+        run_id,
+        "--config_file",
+        str(config_files(names, bundle)),
+    ]
     for key, value in keys.items():
         line += [f"--{key}", value if isinstance(value, str) else repr(value)]
     return line

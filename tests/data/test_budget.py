@@ -96,14 +96,14 @@ def test_groups_are_units(tmp_path: Path) -> None:
 
 def test_a_budget_of_0_keeps_no_label_and_needs_none(tmp_path: Path) -> None:
     root = dataset(tmp_path)
-    draw = splits(root, label_budget=0)
+    draw = splits(root, label_budget=0, needs_labels=False)
     assert draw.labeled == () and len(draw.unlabeled) == len(splits(root).labeled)
     assert all("label" not in item for item in draw.unlabeled) and len(draw.held_back) >= len(draw.unlabeled)
     content = json.loads((root / "datalist.json").read_text())
     for item in content["training"]:
         del item["label"]
     (root / "datalist.json").write_text(json.dumps(content))
-    assert len(splits(root, label_budget="0").unlabeled) == len(draw.unlabeled)
+    assert len(splits(root, label_budget="0", needs_labels=False).unlabeled) == len(draw.unlabeled)
 
 
 @pytest.mark.parametrize("budget", [-1, True, 2.5, "many", [2]])

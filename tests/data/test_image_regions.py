@@ -143,7 +143,7 @@ def test_damaged_segments_are_reported(tmp_path: Path) -> None:
         raw.write(b"\0" * 64)
     with ImageRegions(path) as image:
         assert image.read(slice(40, 50), slice(20, 30)).shape == (3, 10, 10)
-        with pytest.raises(DataError, match=r"a.tif' cannot be read"):
+        with pytest.raises(DataError, match=r"a\.tif' cannot be read"):
             image.read(slice(0, 5), slice(0, 5))
 
 

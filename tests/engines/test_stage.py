@@ -12,6 +12,7 @@ import torch
 from tests.toy import toy_trainer
 
 from fewlabel.engines import Stage
+from fewlabel.errors import ConfigError
 from fewlabel.handlers import CheckpointHandler
 
 
@@ -116,3 +117,13 @@ def test_inputs_without_a_lasting_name_are_refused(tmp_path: Path) -> None:
     """Their text would hold an address, and the stage would be done again in every process."""
     with pytest.raises(TypeError, match="an input of stage pseudo_labels is a Linear"):
         _ = Stage("pseudo_labels", tmp_path, {"network": torch.nn.Linear(1, 1)}).folder
+
+
+def test_a_stage_that_others_need_must_be_done(tmp_path: Path) -> None:
+    stage = Stage("masks", tmp_path)
+    with pytest.raises(ConfigError, match=r"stage masks is not done in '.*masks-\w+': run training"):
+        stage.require()
+    assert stage.run(lambda folder: (folder / "a.txt").write_text("a")) == stage.require()
+    (stage.folder / "a.txt").write_text("half of it was lost")
+    with pytest.raises(ConfigError, match="is not done"):
+        stage.require()

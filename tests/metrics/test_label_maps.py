@@ -93,6 +93,20 @@ def test_classes_are_counted_by_themselves(tmp_path: Path) -> None:
     assert [int(rows[0][f"{name}_b"]) for name in COUNTS] == [0, 0, odd]
 
 
+def test_f1_of_all_classes_counts_a_wrong_class_twice() -> None:
+    truth = torch.zeros(2, 2, 9, 30)
+    for value, column in enumerate((3, 13, 23), 1):
+        truth[:, 0, 4, column], truth[:, 1, 4, column] = value, 1
+    pred = truth.clone()
+    pred[0, 1, 4, 13] = 2
+    metric = m.ClassDetectionMetric(2.0, [1, 2])
+    metric(pred, truth)
+    assert float(metric.aggregate()) == pytest.approx((2 / 3 + 1) / 2)
+    assert metric.get_buffer().flatten().tolist() == pytest.approx([2 / 3, 1])
+    assert list(m.class_scores(2.0, ["background", "a", "b"]))[4:6] == ["detection_f1_a", "detection_precision_a"]
+    assert m.detection_columns(["background", "nucleus"]) == {"detection_f1": COUNTS}
+
+
 @pytest.mark.parametrize("shape", [(90, 90), (9, 30, 30)])
 def test_truth_as_components_of_its_foreground(shape: tuple[int, ...]) -> None:
     pred, truth = (labels.reshape(shape) for labels in _slow.discs(1))

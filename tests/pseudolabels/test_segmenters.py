@@ -4,16 +4,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from scipy.ndimage import distance_transform_edt
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
-from tests.pseudolabels.tiles import disks, overlap, stained, tissue
+from tests.pseudolabels.tiles import CENTERS, DAB, HEMATOXYLIN, disks, overlap, stained, tissue
 from torch import Tensor, nn
 
 from fewlabel.pseudolabels import (
     ClusterSegmenter,
     OtsuSegmenter,
+    StainSegmenter,
     clean_mask,
     optical_density,
     otsu_mask,
@@ -115,3 +117,24 @@ def test_a_network_must_name_its_layers() -> None:
     assert ClusterSegmenter(Scorer(), layers=["body.0"]).layers == ["body.0"]
     with pytest.raises(ValueError, match=r"RGB images \(B, 3, H, W\)"):
         OtsuSegmenter()(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "segmenter", [OtsuSegmenter(), ClusterSegmenter(), StainSegmenter()], ids=lambda s: type(s).__name__
+)
+def test_logits_keep_the_record_of_transforms(segmenter: nn.Module) -> None:
+    """Without it ``Invertd`` warns and leaves the prediction as it is: transposed, which square tiles hide."""
+    image = MetaTensor(tissue()[0], applied_operations=[{"class": "Transpose"}])
+    logits = segmenter(image)
+    assert isinstance(logits, MetaTensor) and logits.applied_operations == image.applied_operations
+    assert torch.equal(logits.as_subclass(Tensor), segmenter(image.as_subclass(Tensor)))
+
+
+def test_stains_make_two_classes() -> None:
+    brown, blue = disks(CENTERS[:2]), disks(CENTERS[2:])
+    image = stained((0.8 * brown, DAB), (0.6 * blue, HEMATOXYLIN))
+    segmenter = StainSegmenter()
+    logits = segmenter(image)
+    assert logits.shape == (1, 3, 56, 64) and torch.equal(logits.argmax(1, keepdim=True), segmenter.mask(image))
+    for value, truth in ((1, brown), (2, blue)):
+        assert overlap(segmenter.mask(image)[0, 0] == value, truth) > 0.9

@@ -172,11 +172,7 @@ def test_no_instances_and_large_pictures(tmp_path: Path) -> None:
 def test_overlay_in_strips_is_the_overlay_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, labels = scene(tmp_path / "in")
     SaveInstancesd("pred", tmp_path / "a")(item(source, labels))
-    from fewlabel.transforms import instance_files, instance_map
-
-    monkeypatch.setattr(
-        instance_files, "strips", lambda shape, strip_px=0: instance_map.strips(shape, 3 * max(1, shape[1]))
-    )
+    monkeypatch.setattr("fewlabel.transforms.instance_map.STRIP_PX", 3 * W)
     SaveInstancesd("pred", tmp_path / "b")(item(source, labels))
     for name in ("slide_overlay.png", "slide_instances.png"):
         np.testing.assert_array_equal(*(np.asarray(Image.open(tmp_path / d / name)) for d in "ab"))

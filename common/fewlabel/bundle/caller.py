@@ -9,7 +9,7 @@ for the command line, ``ConfigWorkflow(...)``, overlays, ``torchrun`` and severa
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -50,6 +50,16 @@ def calling_parser() -> ConfigParser:
     if parser is None:
         raise RuntimeError("this function is called by an expression of a bundle config, not from Python")
     return parser
+
+
+def run_of(item: str) -> Callable[[], Any]:
+    """Return a function that builds a part of the calling config and runs it: a stage that is done builds nothing.
+
+    Args:
+        item: id of the part, such as ``pretrain::trainer``; it has a ``run()``.
+    """
+    parser = calling_parser()
+    return lambda: parser.get_parsed_content(item).run()
 
 
 def loading() -> Mapping[str, Any] | None:

@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from fewlabel.bundle.caller import calling_parser
 
 # Changing these neither changes what is learned up to an epoch nor forbids to continue from it.
-_PLACES = frozenset("_meta_ imports package bundle_root dataset_dir datalist output_dir ckpt_dir".split())
+_PLACES = frozenset("_meta_ imports package bundle_root dataset_dir datalist output_dir ckpt_dir stages_dir".split())
 _MACHINERY = frozenset(
     "device num_workers cache_rate resume max_epochs displayable_configs validate val_interval check tensorboard "
     "rank backend tracking_uri experiment_name run_name save_execute_config is_not_rank0".split()

@@ -15,6 +15,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from fewlabel.bundle.caller import calling_parser
+from fewlabel.bundle.identity import identity
+from fewlabel.files import write_json
 from fewlabel.machine import processor
 
 _PACKAGES = ("fewlabel", "monai", "torch", "numpy", "pytorch-ignite", "timm", "scikit-image")
@@ -40,6 +42,22 @@ def describe_run(parser: ConfigParser | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": _machine(),
     }
+
+
+def save_record(output_dir: str | Path, parser: ConfigParser | None = None) -> Path:
+    """Write ``run.json`` for a run that ends without the training of the network that inference uses.
+
+    Where that network is trained, :class:`fewlabel.handlers.RunFolderHandler` writes it.
+
+    Args:
+        output_dir: folder of the record.
+        parser: as in :func:`describe_run`.
+
+    Returns:
+        The path written.
+    """
+    parser = calling_parser() if parser is None else parser
+    return write_json(Path(output_dir) / "run.json", {**describe_run(parser), "identity": identity(parser)})
 
 
 def _resolved_keys(parser: ConfigParser) -> dict[str, Any]:

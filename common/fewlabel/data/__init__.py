@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fewlabel.data.items import TestList, inference_items, test_items, test_list
     from fewlabel.data.labels import find_labels, without_labels
     from fewlabel.data.loader import StreamLoader
-    from fewlabel.data.pool import unlabeled_pool
+    from fewlabel.data.pool import training_images, unlabeled_pool
     from fewlabel.data.preflight import CheckReport, check
     from fewlabel.data.pseudo import pseudo_file, pseudo_items
     from fewlabel.data.ranks import rank_sampler
@@ -53,6 +53,7 @@ __all__ = [
     "splits",
     "test_items",
     "test_list",
+    "training_images",
     "unlabeled_pool",
     "without_labels",
 ]
@@ -68,7 +69,7 @@ _HOMES = {
     "items": ("TestList", "inference_items", "test_items", "test_list"),
     "labels": ("find_labels", "without_labels"),
     "loader": ("StreamLoader",),
-    "pool": ("unlabeled_pool",),
+    "pool": ("training_images", "unlabeled_pool"),
     "preflight": ("CheckReport", "check"),
     "pseudo": ("pseudo_file", "pseudo_items"),
     "ranks": ("rank_sampler",),

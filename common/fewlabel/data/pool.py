@@ -66,6 +66,25 @@ def unlabeled_pool(
     return CachedDataset(items, transform, cache_rate)
 
 
+def training_images(splits: Splits | Sequence[Item], image_key: str = "image", label_key: str = "label") -> list[Item]:
+    """Return the images that pre-training may see: all of training, whoever has a label, and none of validation.
+
+    Sorted by file, so that the list, and with it a pre-training, is the same for every budget and draw.
+
+    Args:
+        splits: the split, or a list that was put in from outside.
+        image_key: key of the image.
+        label_key: key of the label.
+
+    Returns:
+        Items without labels.
+    """
+    items = [*splits.labeled, *splits.unlabeled] if isinstance(splits, Splits) else list(splits)
+    known = frozenset(f for item in items for f in files_of(item.get(label_key)))
+    bare = [without_labels(item, image_key, label_key, known) for item in items]
+    return sorted(bare, key=lambda item: files_of(item[image_key]))
+
+
 def _from_folder(labeled: Sequence[Item], folder: str | Path, image_key: str, label_key: str) -> list[Item]:
     """Return the images below a folder that are neither labeled nor labels themselves."""
     if not str(folder):

@@ -18,10 +18,17 @@ def seeded(seed: int) -> Iterator[None]:
     Args:
         seed: in [0, 2^32).
     """
+    with kept():
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Leave the global generators of the CPU as they were, whatever is drawn from them meanwhile."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

@@ -15,6 +15,8 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 
+from fewlabel.data.randomness import kept
+from fewlabel.errors import ConfigError
 from fewlabel.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -103,10 +105,24 @@ class Stage:
             return self.folder
         if self.every_rank or idist.get_rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            work(*arguments)
+            with kept():  # so that what is built later has the same random weights whether or not there was work
+                work(*arguments)
         if idist.get_rank() == 0:
             self._mark()
         idist.barrier()
+        return self.folder
+
+    def require(self) -> Path:
+        """Return the folder of a stage that is done.
+
+        Raises:
+            ConfigError: when it is not, so that nothing is made from half of it.
+        """
+        if not self.is_done():
+            raise ConfigError(
+                f"stage {self.name} is not done in '{self.folder}': run training, or the stages up to this one, with "
+                "the same keys and overlays"
+            )
         return self.folder
 
     def _mark(self) -> None:

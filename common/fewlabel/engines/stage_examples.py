@@ -20,7 +20,7 @@ from fewlabel.data.leaks import refuse_labels
 from fewlabel.data.pseudo import pseudo_file
 from fewlabel.files import atomic, write_json
 from fewlabel.networks.weights import load_weights
-from fewlabel.transforms import InstanceRules, instances_from_logits
+from fewlabel.transforms import DetectionRules, InstanceRules, instances_from_logits
 from fewlabel.transforms.overlay import COLORS, Picture, overlay
 
 EDGE, SEED = COLORS[4], COLORS[0]
@@ -58,7 +58,7 @@ class StageExamples:
         voronoi_folder: str | Path | None = None,
         network: nn.Module | None = None,
         ckpt_dir: str | Path = "",
-        rules: InstanceRules | None = None,
+        rules: InstanceRules | DetectionRules | None = None,
         splits: Splits | None = None,
         class_names: Sequence[str] = ("background", "object"),
         device: torch.device | str = "cpu",
@@ -108,12 +108,12 @@ class StageExamples:
         if (values := read["map"]) is not None:
             found["map"] = np.repeat(values[..., None], 3, axis=2).astype(np.uint8)
         if (mask := read["mask"]) is not None:
-            found["mask"] = overlay(shown, mask, alpha=0.0, line_px=1)
+            found["mask"] = overlay(shown, mask, alpha=0.0, line_px=2)
         if (voronoi := read["voronoi"]) is not None:
             marked = np.select([voronoi == 1, voronoi == 0], [1, 2])
-            found["points"] = overlay(shown, marked, alpha=1.0, colors=(SEED, EDGE), line_px=1)
+            found["points"] = overlay(shown, marked, alpha=1.0, colors=(SEED, EDGE), line_px=2)
         if self.network is not None:
-            found["instances"] = overlay(shown, self._instances(image), alpha=0.0, line_px=1)
+            found["instances"] = overlay(shown, self._instances(image), alpha=0.0, line_px=2)
         return found
 
     @torch.no_grad()

@@ -31,6 +31,7 @@ from fewlabel.errors import ConfigError, DataError
 from fewlabel.files import write_json
 from fewlabel.handlers.model import ModelLoader
 from fewlabel.networks.weights import fingerprint
+from fewlabel.transforms.detections import DetectionRules
 from fewlabel.transforms.instance_files import InstanceFiles, staged
 from fewlabel.transforms.instance_map import find_instances
 from fewlabel.transforms.instance_rules import InstanceRules, foreground
@@ -65,7 +66,7 @@ class WholeImageSegmenter:
         self,
         network: nn.Module,
         output_dir: str | Path,
-        rules: InstanceRules | None = None,
+        rules: InstanceRules | DetectionRules | None = None,
         files: InstanceFiles | None = None,
         normalize: Callable[[Tensor], Any] | None = None,
         device: str | torch.device = "cpu",
@@ -129,8 +130,14 @@ class WholeImageSegmenter:
 
         Raises:
             DataError: images that cannot be read, all of them at once and before any work.
-            ConfigError: two images whose results would have the same name, no weights, or no space on the disk.
+            ConfigError: two images whose results would have the same name, no weights, no space on the disk, or rules
+                that find points, which need the whole score of an image at once.
         """
+        if items and isinstance(self.rules, DetectionRules):
+            raise ConfigError(
+                f"{items[0][self.image_key]} is too large for the detection of points, which does not work tile by "
+                "tile: raise max_pixels, or cut the image"
+            )
         names = OutputNames(self.output_dir, self.data_root_dir, "instances")
         targets = [(Path(str(item[self.image_key])), names.of(str(item[self.image_key]))) for item in items]
         targets = targets[idist.get_rank() :: idist.get_world_size()]
@@ -161,6 +168,7 @@ class WholeImageSegmenter:
             probability, labels = maps.make("probability", np.float32), maps.make("labels", np.int32)
             kinds, classes = self._predict(image, probability, maps, bar)
             bar.set_postfix_str("instances")
+            assert isinstance(self.rules, InstanceRules)  # run() refuses the others
             table = find_instances(probability, labels, self.rules, kinds, classes)
             bar.set_postfix_str("files")
             written = self.files.write(prefix, labels, table, _Picture(image))

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fewlabel.evidence.results import epoch_seconds
 from fewlabel.evidence.rows import Row
 
 PILOT_EPOCHS = 2  # the first fills caches, the second tells
@@ -31,14 +31,15 @@ def known_minutes(rows: Iterable[Row]) -> dict[str, float]:
 def pilot_minutes(folder: Path, epochs: int) -> float:
     """Return the wall minutes of a whole run, judged by a pilot of two epochs and an evaluation.
 
+    Stages before the final training are in the pilot whole, and shared by later runs: the first runs pay for them.
+
     Args:
         folder: of the pilot.
         epochs: of a whole run.
     """
-    with (folder / "history.csv").open(newline="", encoding="utf-8") as stream:
-        seconds = [float(epoch["seconds"]) for epoch in csv.DictReader(stream)]
+    seconds = epoch_seconds(folder)
     wall = float(json.loads((folder / "wall.json").read_text(encoding="utf-8"))["seconds"])
-    return (wall + (epochs - len(seconds)) * seconds[-1]) / 60
+    return (wall + ((epochs - len(seconds)) * seconds[-1] if seconds else 0.0)) / 60
 
 
 def epochs_of(bundle: Path, configs: Sequence[str], keys: dict[str, object]) -> int:

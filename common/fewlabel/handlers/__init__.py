@@ -8,6 +8,7 @@ from fewlabel.handlers.examples import ExamplesHandler
 from fewlabel.handlers.history import HistoryHandler
 from fewlabel.handlers.leak_guard import LeakGuardHandler
 from fewlabel.handlers.model import ModelLoader
+from fewlabel.handlers.pretrained import PretrainedLoader, PretrainedWriter
 from fewlabel.handlers.progress import ProgressHandler
 from fewlabel.handlers.run_folder import RunFolderHandler
 from fewlabel.handlers.scores import ScoresHandler
@@ -21,6 +22,8 @@ __all__ = [
     "LazyWriter",
     "LeakGuardHandler",
     "ModelLoader",
+    "PretrainedLoader",
+    "PretrainedWriter",
     "ProgressHandler",
     "RunFolderHandler",
     "ScoresHandler",

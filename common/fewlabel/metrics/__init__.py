@@ -27,12 +27,22 @@ from fewlabel.metrics.instances import (
     pixel_f1,
     pixel_iou,
 )
-from fewlabel.metrics.label_maps import DetectionMetric, InstanceMetric, instance_scores, key_aji
+from fewlabel.metrics.label_maps import (
+    ClassDetectionMetric,
+    DetectionMetric,
+    InstanceMetric,
+    class_scores,
+    detection_columns,
+    instance_scores,
+    key_aji,
+    key_class_f1,
+)
 from fewlabel.metrics.organs import OrganDistance, key_organ_dice, organ_columns, organ_scores
 from fewlabel.metrics.overlap import Overlap, instance_overlap
 from fewlabel.metrics.ranking import auc
 
 __all__ = [
+    "ClassDetectionMetric",
     "DetectionMetric",
     "DetectionScores",
     "GlobalDice",
@@ -47,10 +57,13 @@ __all__ = [
     "auc",
     "binary_scores",
     "class_detection_scores",
+    "class_scores",
+    "detection_columns",
     "detection_scores",
     "instance_overlap",
     "instance_scores",
     "key_aji",
+    "key_class_f1",
     "key_dice",
     "key_organ_dice",
     "match_points",

@@ -125,6 +125,30 @@ class DetectionMetric(_LabelMapMetric):
         return torch.tensor(value, dtype=torch.float64)
 
 
+class ClassDetectionMetric(_LabelMapMetric):
+    """Mean over images of the F1 of detection, of all classes together: a cell of the wrong class is wrong twice.
+
+    Maps have two channels, instances and the class of each pixel.
+
+    Args:
+        radius_px: see :func:`~fewlabel.metrics.match_points`.
+        classes: which classes to count.
+        truth: see :class:`InstanceMetric`.
+    """
+
+    def __init__(self, radius_px: float, classes: Sequence[int], truth: str = "instances") -> None:
+        super().__init__(truth, channels=2)
+        self.radius_px, self.classes = radius_px, list(classes)
+
+    def _row(self, pred: Tensor, truth: Tensor) -> list[float]:
+        scores = class_detection_scores(objects_of(*pred), objects_of(*truth), self.classes, self.radius_px)
+        return [sum(scores.values(), start=DetectionScores()).f1]
+
+    def aggregate(self) -> Tensor:
+        """Return the mean of everything seen since ``reset``, a float64 scalar."""
+        return self._rows().mean()
+
+
 def key_aji(pred: str = "pred", label: str = "label", truth: str = "instances") -> IgniteMetricHandler:
     """Mean over images of the aggregated Jaccard index; no instance where none is true counts 1.
 
@@ -134,6 +158,75 @@ def key_aji(pred: str = "pred", label: str = "label", truth: str = "instances") 
         truth: see :class:`InstanceMetric`.
     """
     return _handler(InstanceMetric(instances.aggregated_jaccard, truth), from_engine([pred, label]))
+
+
+def key_class_f1(
+    radius_px: float,
+    class_names: Sequence[str],
+    pred: str = "pred",
+    label: str = "label",
+    pred_class: str = "pred_class",
+    label_class: str = "label_class",
+) -> IgniteMetricHandler:
+    """See :class:`ClassDetectionMetric`.
+
+    Args:
+        radius_px: as there.
+        class_names: of the classes, the background first.
+        pred: see :func:`class_scores`; so are the others.
+        label: key of the true label map.
+        pred_class: key of the class of each predicted pixel.
+        label_class: key of the class of each true pixel.
+    """
+    metric = ClassDetectionMetric(radius_px, range(1, len(class_names)))
+    return _handler(metric, _stacked([pred, pred_class], [label, label_class]))
+
+
+def detection_columns(class_names: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return the names of the columns of each ``detection_f1``, for :class:`~fewlabel.handlers.ScoresHandler`.
+
+    Args:
+        class_names: as in :func:`class_scores`; with fewer than three there is one such metric.
+
+    Example:
+        >>> list(detection_columns(["background", "a", "b"]))
+        ['detection_f1', 'detection_f1_a', 'detection_f1_b']
+    """
+    counts = ("true_positives", "false_positives", "false_negatives")
+    suffixes = ["", *(f"_{name}" for name in class_names[1:] if len(class_names) > 2)]
+    return {f"detection_f1{suffix}": [f"{count}{suffix}" for count in counts] for suffix in suffixes}
+
+
+def class_scores(
+    radius_px: float,
+    class_names: Sequence[str],
+    pred: str = "pred",
+    label: str = "label",
+    truth: str = "instances",
+    pred_class: str = "pred_class",
+    label_class: str = "label_class",
+) -> dict[str, IgniteMetricHandler]:
+    """Return the scores of detection by name, where instances are points and nothing else of them counts.
+
+    Args:
+        radius_px: a centroid within this distance of a true one can match it; in pixels.
+        class_names: name of each class, the background first; empty counts without classes only.
+        pred: key of the predicted label map, (1, *spatial).
+        label: key of the true one.
+        truth: see :class:`InstanceMetric`.
+        pred_class: key of the class of each predicted pixel, (1, *spatial); only for classes.
+        label_class: key of the class of each true pixel.
+
+    Returns:
+        ``detection_f1``, ``detection_precision``, ``detection_recall`` (all images together) and ``count_error`` (per
+        image, then mean), whatever the class; the same with ``_<class name>`` of each class by itself. The details of
+        ``detection_f1`` are three columns a case, see :func:`detection_columns`.
+    """
+    found = _detections("", from_engine([pred, label]), radius_px, truth, None)
+    with_classes = _stacked([pred, pred_class], [label, label_class])
+    for value, name in enumerate(class_names[1:], start=1):
+        found |= _detections(f"_{name}", with_classes, radius_px, truth, value)
+    return found
 
 
 def instance_scores(
@@ -164,10 +257,7 @@ def instance_scores(
     """
     maps = from_engine([pred, label])
     found = {name: _handler(InstanceMetric(score, truth), maps) for name, score in _SCORES.items()}
-    found |= _detections("", maps, radius_px, truth, None)
-    with_classes = _stacked([pred, pred_class], [label, label_class])
-    for value, name in enumerate((class_names or [])[1:], start=1):
-        found |= _detections(f"_{name}", with_classes, radius_px, truth, value)
+    found |= class_scores(radius_px, class_names or (), pred, label, truth, pred_class, label_class)
     return found
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from fewlabel.networks.build_dense import dense_unet
 from fewlabel.networks.dense import DenseBasicUNet, DenseDynUNet, DenseFlexibleUNet, DenseUNet
 from fewlabel.networks.dual import DualUNet
 from fewlabel.networks.ema import MovingAverage, cosine_decay, ema_update, ramped_decay
@@ -31,6 +32,7 @@ __all__ = [
     "ScoreNetwork",
     "Twin",
     "cosine_decay",
+    "dense_unet",
     "ema_update",
     "load_weights",
     "mean_log_probability",

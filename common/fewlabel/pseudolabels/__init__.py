@@ -10,7 +10,7 @@ from fewlabel.pseudolabels.cluster_rules import ClusterMeans, bluest, darkest, h
 from fewlabel.pseudolabels.clustering import cluster_pixels, fused_features, semantic_clusters
 from fewlabel.pseudolabels.colormap import jet
 from fewlabel.pseudolabels.peaks import peaks
-from fewlabel.pseudolabels.segmenters import ClusterSegmenter, OtsuSegmenter, mask_logits
+from fewlabel.pseudolabels.segmenters import ClusterSegmenter, OtsuSegmenter, StainSegmenter, mask_logits
 from fewlabel.pseudolabels.self_activation import (
     fuse_layers,
     layer_maps,
@@ -28,6 +28,7 @@ __all__ = [
     "ClusterMeans",
     "ClusterSegmenter",
     "OtsuSegmenter",
+    "StainSegmenter",
     "activation_maps",
     "bluest",
     "class_activation_maps",

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from fewlabel.pseudolabels.clean import clean_mask
 from fewlabel.pseudolabels.cluster_rules import Rule
 from fewlabel.pseudolabels.clustering import BETA, Features, semantic_clusters
 from fewlabel.pseudolabels.self_activation import Order, self_activation_map
+from fewlabel.pseudolabels.stain_classes import stain_classes
 from fewlabel.pseudolabels.stains import Vectors, optical_density, stain_densities
 from fewlabel.pseudolabels.watershed import otsu_mask
 
@@ -41,7 +41,7 @@ class OtsuSegmenter(nn.Module):
         Returns:
             (B, 2, H, W) float32 logits of background and nucleus, +-5.
         """
-        return mask_logits(otsu_mask(images, self.min_object_px, self.max_hole_px, self.vectors))
+        return _as(images, mask_logits(otsu_mask(images, self.min_object_px, self.max_hole_px, self.vectors)))
 
 
 class ClusterSegmenter(nn.Module):
@@ -68,6 +68,8 @@ class ClusterSegmenter(nn.Module):
     Raises:
         ValueError: the network has no ``shallow_layers`` and none are named.
     """
+
+    classes = 2
 
     def __init__(
         self,
@@ -103,9 +105,9 @@ class ClusterSegmenter(nn.Module):
             images: (B, 3, H, W), floating, RGB in [0, 1], **not normalized**.
 
         Returns:
-            (B, 2, H, W) float32 logits of background and nucleus, +-5.
+            (B, K, H, W) float32 logits of the background and the classes of the mask, +-5.
         """
-        return mask_logits(self.mask(images))
+        return _as(images, mask_logits(self.mask(images), self.classes))
 
     def maps(self, images: Tensor) -> Tensor | None:
         """Return the activation maps (B, 1, H, W) in [0, 1] of images, None without a network.
@@ -137,18 +139,81 @@ class ClusterSegmenter(nn.Module):
         return clean_mask(raw, self.min_object_px, self.max_hole_px, self.released_cleaning)
 
 
-def mask_logits(mask: Tensor) -> Tensor:
-    """Return logits of background and nucleus that say what a mask says.
+class StainSegmenter(ClusterSegmenter):
+    """Pseudo masks of two classes, positive and negative cells; see :func:`fewlabel.pseudolabels.stain_classes`.
 
     Args:
-        mask: (B, 1, H, W), 0 or 1.
+        score_network: see :class:`ClusterSegmenter`; so are the next four.
+        layers: names of the network's layers.
+        order: of normalization.
+        toward: what fixes the sign of maps.
+        margin_px: mirrored pixels.
+        clusters: see :func:`fewlabel.pseudolabels.stain_classes`; so are all others.
+        beta: weight of the colors.
+        min_gap: of DAB between the classes.
+        features: form of map and colors.
+        min_object_px: smaller objects are removed.
+        max_hole_px: holes up to this size are filled.
+        seed: of K-means.
+    """
+
+    classes = 3
+
+    def __init__(
+        self,
+        score_network: nn.Module | None = None,
+        layers: Sequence[str] | None = None,
+        order: Order = "minmax_then_mean",
+        toward: Literal["density", "hematoxylin"] | None = "density",
+        margin_px: int = 32,
+        clusters: int = 3,
+        beta: float = 4.0,
+        min_gap: float = 0.15,
+        features: Features = "scalar",
+        min_object_px: int = 30,
+        max_hole_px: int = 63,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(score_network, layers, order, toward, margin_px, clusters, beta, features=features, seed=seed)
+        self.min_gap, self.min_object_px, self.max_hole_px = min_gap, min_object_px, max_hole_px
+
+    def mask(self, images: Tensor) -> Tensor:
+        """Return pseudo masks (B, 1, H, W) uint8 of images: 0 background, 1 positive, 2 negative.
+
+        Args:
+            images: as in :meth:`forward`.
+        """
+        masks = stain_classes(
+            images,
+            self.maps(images),
+            self.clusters,
+            self.beta,
+            self.min_gap,
+            self.min_object_px,
+            self.max_hole_px,
+            self.features,
+            seed=self.seed,
+        )
+        return masks[:, :1] + 2 * masks[:, 1:]
+
+
+def mask_logits(mask: Tensor, classes: int = 2) -> Tensor:
+    """Return logits that say what a mask says.
+
+    Args:
+        mask: (B, 1, H, W), class of each pixel, 0 the background.
+        classes: K.
 
     Returns:
-        (B, 2, H, W) float32, +-5.
+        (B, K, H, W) float32, +-5.
 
     Example:
         >>> mask_logits(torch.tensor([[[[0, 1]]]])).tolist()
         [[[[5.0, -5.0]], [[-5.0, 5.0]]]]
     """
-    nucleus = CERTAIN * (2.0 * mask.float() - 1.0)
-    return torch.cat([-nucleus, nucleus], dim=1)
+    return CERTAIN * (2 * nn.functional.one_hot(mask[:, 0].long(), classes).movedim(-1, 1).float() - 1)
+
+
+def _as(images: Tensor, logits: Tensor) -> Tensor:
+    """Return logits as the kind of tensor that images are: what undoes transforms reads its record there."""
+    return images.new_zeros(logits.shape, dtype=logits.dtype).copy_(logits)

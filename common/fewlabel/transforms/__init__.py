@@ -15,6 +15,7 @@ from fewlabel.transforms.color import (
     RandGrayscale,
     RandGrayscaled,
 )
+from fewlabel.transforms.detections import DetectionRules
 from fewlabel.transforms.geometry import RandWarp, RandWarpd, warp, warp_matrix
 from fewlabel.transforms.gridmask import RandGridMask, RandGridMaskd, grid_mask
 from fewlabel.transforms.instance_files import InstanceFiles
@@ -48,6 +49,7 @@ __all__ = [
     "BinaryEntropy",
     "BinaryEntropyd",
     "CleanMaskd",
+    "DetectionRules",
     "InstanceFiles",
     "InstanceRules",
     "Instances",

@@ -40,7 +40,7 @@ def find_instances(
     rules: InstanceRules,
     kinds: Readable | None = None,
     classes: int = 1,
-    strip_px: int = STRIP_PX,
+    strip_px: int | None = None,
 ) -> InstanceTable:
     """Number the instances of an image.
 
@@ -51,7 +51,7 @@ def find_instances(
         rules: which pixels are instances.
         kinds: (H, W) uint8, class of each pixel, 1 ... classes; None for a single class.
         classes: classes besides the background.
-        strip_px: pixels that are handled at once; the result does not depend on it.
+        strip_px: pixels that are handled at once, None takes 2^20; the result does not depend on it.
 
     Returns:
         The table of the instances.
@@ -78,14 +78,19 @@ def find_instances(
     return table
 
 
-def strips(shape: tuple[int, ...], strip_px: int = STRIP_PX) -> Iterator[tuple[tuple[slice, slice], int]]:
-    """Yield the windows of an image in strips of about ``strip_px`` pixels from top to bottom, and their first rows."""
-    rows = max(1, strip_px // max(1, shape[1]))
+def strips(shape: tuple[int, ...], strip_px: int | None = None) -> Iterator[tuple[tuple[slice, slice], int]]:
+    """Yield the windows of an image in strips from top to bottom, and their first rows.
+
+    Args:
+        shape: (H, W, ...).
+        strip_px: pixels of a strip, at least a row; None takes 2^20.
+    """
+    rows = max(1, (STRIP_PX if strip_px is None else strip_px) // max(1, shape[1]))
     for top in range(0, shape[0], rows):
         yield (slice(top, min(top + rows, shape[0])), slice(0, shape[1])), top
 
 
-def _components(probability: Readable, labels: Grid, rules: InstanceRules, strip_px: int) -> NDArray[np.int32]:
+def _components(probability: Readable, labels: Grid, rules: InstanceRules, strip_px: int | None) -> NDArray[np.int32]:
     """Write provisional components into ``labels`` and return the table of their numbers."""
     holes = _holes(probability, labels, rules, strip_px)
     found = StripComponents(8)
@@ -97,7 +102,7 @@ def _components(probability: Readable, labels: Grid, rules: InstanceRules, strip
     return found.numbers()
 
 
-def _holes(probability: Readable, labels: Grid, rules: InstanceRules, strip_px: int) -> NDArray[np.bool_] | None:
+def _holes(probability: Readable, labels: Grid, rules: InstanceRules, strip_px: int | None) -> NDArray[np.bool_] | None:
     """Write provisional components of the background into ``labels`` and say which of them are filled."""
     if rules.max_hole_px == 0:
         return None

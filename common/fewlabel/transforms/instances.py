@@ -13,6 +13,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from fewlabel.transforms._meta import like, plain
+from fewlabel.transforms.detections import DetectionRules, detect
 from fewlabel.transforms.instance_map import find_instances
 from fewlabel.transforms.instance_rules import InstanceRules, foreground
 
@@ -31,13 +32,16 @@ class Instances(NamedTuple):
     probability: Tensor
 
 
-def instances_from_logits(scores: Tensor, rules: InstanceRules | None = None, softmax: bool = True) -> Instances:
+def instances_from_logits(
+    scores: Tensor, rules: InstanceRules | DetectionRules | None = None, softmax: bool = True
+) -> Instances:
     """Cut instances out of the scores of one image.
 
     Args:
         scores: (K, H, W), floating; channel 0 is the background. With K > 2 instances are cut out of what is no
             background, and each belongs to the class that is the most probable one in most of its pixels.
-        rules: threshold, sizes and split; None takes the defaults of :class:`InstanceRules`.
+        rules: threshold, sizes and split; None takes the defaults of :class:`InstanceRules`. With
+            :class:`DetectionRules` instances are disks around the peaks of each class.
         softmax: scores are logits; else probabilities.
 
     Returns:
@@ -57,6 +61,9 @@ def instances_from_logits(scores: Tensor, rules: InstanceRules | None = None, so
     """
     if scores.ndim != 3:
         raise ValueError(f"expected scores (K, H, W), received shape {tuple(scores.shape)}.")
+    if isinstance(rules, DetectionRules):
+        probs = scores.detach().float()
+        return Instances(*detect(probs.softmax(0) if softmax else probs, rules))
     probability, kinds = (None if x is None else x.cpu().numpy() for x in foreground(scores.detach(), softmax))
     assert probability is not None
     labels = np.zeros(probability.shape, np.int32)
@@ -70,13 +77,14 @@ def instances_from_logits(scores: Tensor, rules: InstanceRules | None = None, so
 class InstancesFromLogitsd(MapTransform):
     """Replace scores by the label map of their instances.
 
-    Classes and mean probabilities of the instances go to ``<key>_kinds`` and ``<key>_probability``.
+    Classes and mean probabilities of the instances go to ``<key>_kinds`` and ``<key>_probability``; with three classes
+    or more, the background among them, the class of each pixel of an instance goes to ``<key>_class``.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        rules: InstanceRules | None = None,
+        rules: InstanceRules | DetectionRules | None = None,
         softmax: bool = True,
         axes: str = "HW",
         allow_missing_keys: bool = False,
@@ -85,7 +93,7 @@ class InstancesFromLogitsd(MapTransform):
 
         Args:
             keys: keys of scores (K, H, W), or (K, W, H).
-            rules: see :class:`InstanceRules`; None takes its defaults.
+            rules: see :class:`InstanceRules`, whose defaults None takes, and :class:`DetectionRules`.
             softmax: scores are logits; else probabilities.
             axes: order of the last two axes: ``HW`` as networks have it, ``WH`` after ``Invertd``. Instances are
                 numbered along the rows of the picture either way.
@@ -103,7 +111,13 @@ class InstancesFromLogitsd(MapTransform):
         """Return a copy of ``data`` with label maps, int32, on the device of the scores."""
         out = dict(data)
         for key in self.key_iterator(out):
+            classes = out[key].shape[0]
             out[key], out[f"{key}_kinds"], out[f"{key}_probability"] = self._found(out[key])
+            if classes > 2:
+                of_label = torch.cat([torch.zeros(1, dtype=torch.int64), out[f"{key}_kinds"]]).to(
+                    plain(out[key]).device
+                )
+                out[f"{key}_class"] = like(of_label[plain(out[key]).long()].int(), out[key])
         return out
 
     def _found(self, scores: NdarrayOrTensor) -> tuple[NdarrayOrTensor, Tensor, Tensor]:

@@ -64,11 +64,12 @@ class MapLabels(Transform):
         """Map one mask.
 
         Args:
-            img: shape ``(C, ., .)`` or ``(C, ., ., 1)``, C 1, or 2 to 4 for a grey mask saved in color; any integer
+            img: shape ``(C, ., .)`` or ``(C, ., ., .)``, C 1, or 2 to 4 for a grey mask saved in color; any integer
                 dtype, bool, or floats that hold integers.
 
         Returns:
-            Shape ``(1, ., .)``, float32 classes, the container of the input.
+            Float32 classes, ``(1, ., .)`` or ``(1, ., ., .)``, in the container of the input; without axes of one voxel
+            at the end.
 
         Raises:
             DataError: values outside the map, fractions, or a mask in color; names file, values and key.
@@ -103,10 +104,10 @@ class MapLabels(Transform):
 
 
 def _one_channel(values: torch.Tensor, img: NdarrayOrTensor) -> torch.Tensor:
-    if values.ndim != 3 or values.shape[0] not in (1, 2, 3, 4):
+    if values.ndim not in (3, 4) or values.shape[0] not in (1, 2, 3, 4):
         raise refusal(
             img,
-            f"is no 2-D mask: expected one channel first, received shape {tuple(values.shape)}; "
+            f"is no mask of a picture or volume: expected one channel first, received shape {tuple(values.shape)}; "
             "check EnsureChannelFirstd in 'preprocessing'.",
         )
     color = values[:3] if values.shape[0] >= 3 else values[:1]

@@ -70,7 +70,8 @@ class AbdomenScan:
         return np.clip(np.rint(values), -1024, 3071).astype(np.int16), canvas.labels
 
     def _axis(self, axis: int) -> NDArray[np.float64]:
-        return (np.arange(self.size[axis], dtype=np.float64) - (self.size[axis] - 1) / 2) * self.spacing_mm[axis]
+        places = np.arange(self.size[axis], dtype=np.float64) - (self.size[axis] - 1) / 2
+        return np.asarray(places * self.spacing_mm[axis], np.float64)
 
 
 def write_dataset(

@@ -146,6 +146,11 @@ class ContrastivePretrainingStep(TrainingStep):
         if self.target is not None:
             self._average.update(cosine_decay(iteration, self.total_iterations, self.momentum))
 
+    def restart_average(self) -> None:
+        """Set the moving average to the network, after weights were loaded into it."""
+        if self.target is not None:
+            self._average.update(0.0)
+
     def _views(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """Return the two images and, for the local branch, the two maps as (B, *space) integers."""
         (stream,) = labeled_batches(batch, 1)

@@ -30,7 +30,7 @@ class SupervisedStep(TwinStep):
         """Return ``loss`` and the term ``supervised``, summed over the networks; see :class:`TrainingStep`."""
         networks = [self.network.first] if self.network.tied else [self.network.first, self.network.second]
         streams = labeled_batches(batch, len(networks))
-        losses = [self._loss(network, stream) for network, stream in zip(networks, streams, strict=True)]
+        losses = [self._loss(n, stream) for n, stream in zip(networks, streams, strict=True)]
         supervised = torch.stack(losses).sum()
         return {"loss": supervised, "supervised": supervised}
 
