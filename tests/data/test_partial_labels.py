@@ -93,3 +93,12 @@ def test_the_check_compares_masks_with_what_is_said_to_be_present(tmp_path: Path
     check(splits(root), progress=False)
     with pytest.raises(DataError, match=r"p1.png: mask values 3 are not in its labels_present \[1, 2\]"):
         check(splits(root, use_partial_labels=True), progress=False)
+
+
+def test_the_check_reads_what_training_items_say_too(tmp_path: Path) -> None:
+    root = dataset(tmp_path)
+    content = json.loads((root / "datalist.json").read_text())
+    content["training"][0]["labels_present"] = 1
+    (root / "datalist.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"f00.png: its labels_present 1 is no list of labels"):
+        check(splits(root), progress=False)

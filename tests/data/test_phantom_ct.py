@@ -9,9 +9,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.transforms import Compose, ResizeWithPadOrCropd
 from scipy import ndimage
 
+from fewlabel.data import CachedDataset, StreamLoader, reading, splits
 from fewlabel.data.phantoms.ct_abdomen import AbdomenScan, write_dataset
+from fewlabel.losses import PartialLabelLoss
+from fewlabel.transforms import LabelsPresentd, RandFlipPairsd
 
 LIVER, LEFT_KIDNEY, RIGHT_KIDNEY, SPLEEN = 1, 2, 3, 4
 
@@ -87,3 +92,22 @@ def test_a_set_that_is_there_stays_and_one_that_lacks_a_file_is_drawn_again(smal
     lost.unlink()
     write_dataset(small, **again)
     assert lost.is_file()
+
+
+def test_partly_labeled_volumes_reach_the_loss(small: Path) -> None:
+    split = splits(small, label_budget=1, use_partial_labels=True)
+    steps = [*reading(["image", "label"], "LPS", (12.0, 12.0, 12.0)), LabelsPresentd("label", classes=5)]
+    steps += [RandFlipPairsd(["image", "label"], pairs=[[2, 3]], prob=0.5)]
+    steps += [ResizeWithPadOrCropd(["image", "label"], (32, 32, 12))]
+    dataset = CachedDataset(split.labeled, Compose(steps))
+    loader = StreamLoader(dataset, batch_size=4, epoch_length=2, keys=("image", "label", "labels_present"))
+    for batch in loader:
+        stream = batch["labeled"][0]
+        present = stream["labels_present"]
+        assert present.shape == (4, 5) and present[:, 0].all() and int(present.all(1).sum()) == 1
+        for label, told in zip(stream["label"], present, strict=True):
+            assert told[label.unique().long()].all()
+        logits = torch.zeros(4, 5, 32, 32, 12, requires_grad=True)
+        loss = PartialLabelLoss()(logits, stream["label"], present)
+        assert loss < PartialLabelLoss()(logits, stream["label"])
+        assert torch.autograd.grad(loss, logits)[0].isfinite().all()

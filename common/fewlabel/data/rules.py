@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from fewlabel.data.datalist import PRESENT_KEY
+from fewlabel.data.datalist import PRESENT_KEY, is_presence
 from fewlabel.data.facts import Facts
 from fewlabel.data.formats import files_of
 from fewlabel.data.labels import Item
@@ -105,8 +106,12 @@ def _value_problems(file: str, fact: Facts, allowed: frozenset[float] | None) ->
     return [f"{file}: mask values {_some(unknown)} are not in label_map; add them there, or correct the mask"]
 
 
-def _presence_problems(file: str, fact: Facts, present: Sequence[int] | None) -> list[str]:
-    extra = [] if present is None else [value for value in fact.values if value and value not in present]
+def _presence_problems(file: str, fact: Facts, present: Any) -> list[str]:
+    if present is None:
+        return []
+    if not is_presence(present):
+        return [f"{file}: its {PRESENT_KEY} {present!r} is no list of labels; give the values that it holds, as [1, 3]"]
+    extra = [value for value in fact.values if value and value not in present]
     if not extra:
         return []
     return [f"{file}: mask values {_some(extra)} are not in its {PRESENT_KEY} {present}; add them there"]

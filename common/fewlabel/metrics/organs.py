@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import DiceMetric, HausdorffDistanceMetric, compute_hausdorff_distance
 from torch import Tensor
-
-from fewlabel.transforms import spacing_of
 
 KEY, DISTANCE = "mean_dice", "hd95_mm"
 
@@ -50,14 +49,12 @@ class OrganDistance(HausdorffDistanceMetric):
         if classes < 2:
             raise ValueError("expected a one-hot prediction, or the number of classes for a map of classes")
         rows = [
-            [self._distance(_mask(pred, c), _mask(truth, c), spacing_of(truth)) for c in range(1, classes)]
+            [self._distance(_mask(pred, c), _mask(truth, c), _spacing(truth)) for c in range(1, classes)]
             for pred, truth in zip(y_pred, y, strict=True)
         ]
         return torch.tensor(rows, device=y_pred.device)
 
-    def _distance(self, pred: Tensor, truth: Tensor, spacing: list[float] | None) -> float:
-        if spacing is None:
-            raise ValueError("expected the truth as a MetaTensor, whose affine says how large voxels are; got a tensor")
+    def _distance(self, pred: Tensor, truth: Tensor, spacing: list[float]) -> float:
         if not truth.any():
             return torch.nan
         if not pred.any():
@@ -66,6 +63,12 @@ class OrganDistance(HausdorffDistanceMetric):
         return float(
             compute_hausdorff_distance(*pair, include_background=True, percentile=self.percentile, spacing=spacing)
         )
+
+
+def _spacing(truth: Tensor) -> list[float]:
+    if not isinstance(truth, MetaTensor):
+        raise ValueError("expected the truth as a MetaTensor, whose affine says how large voxels are; got a tensor")
+    return [float(s) for s in truth.pixdim][: truth.ndim - 1]
 
 
 def _mask(labels: Tensor, number: int) -> Tensor:

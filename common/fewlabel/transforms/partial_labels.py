@@ -10,10 +10,11 @@ import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.transforms import MapTransform, RandomizableTransform
 
-from fewlabel.data.datalist import PRESENT_KEY, is_presence
 from fewlabel.errors import ConfigError
 from fewlabel.transforms._meta import like, plain, refusal
 from fewlabel.transforms.labels import parse_label_map
+
+PRESENT_KEY = "labels_present"
 
 
 class LabelsPresentd(MapTransform):
@@ -67,9 +68,9 @@ class LabelsPresentd(MapTransform):
         listed = out.get(PRESENT_KEY)
         present = torch.ones(self.classes, dtype=torch.bool)
         if listed is not None:
-            source = labels[0] if labels else None
-            if not is_presence(listed) or not set(listed) <= self.class_of.keys():
-                known = sorted(self.class_of.keys() - {0})
+            known = sorted(self.class_of.keys() - {0})
+            if not isinstance(listed, (list, tuple)) or not listed or not all(value in known for value in listed):
+                source = labels[0] if labels else None
                 raise refusal(source, f"has labels_present {listed}: expected one or more of {known}")
             present[[c for value, c in self.class_of.items() if c and value not in listed]] = False
         if not present.all():
