@@ -116,3 +116,12 @@ def test_inputs_without_a_lasting_name_are_refused(tmp_path: Path) -> None:
     """Their text would hold an address, and the stage would be done again in every process."""
     with pytest.raises(TypeError, match="an input of stage pseudo_labels is a Linear"):
         _ = Stage("pseudo_labels", tmp_path, {"network": torch.nn.Linear(1, 1)}).folder
+
+
+def test_what_is_drawn_later_does_not_depend_on_whether_there_was_work(tmp_path: Path) -> None:
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        Stage("drawing", tmp_path).run(lambda: torch.rand(3))
+        draws.append(torch.rand(2))
+    assert torch.equal(*draws)
