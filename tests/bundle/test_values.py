@@ -25,6 +25,10 @@ GOOD: dict[str, list[Any]] = {
     "spatial_size": [[96, 128], (8, 8, 8)],
     "label_map": [None, {"1": 1}],
     "resume": ["auto", "never"],
+    "spatial_dims": [2, 3],
+    "wiring": ["shared", "dual"],
+    "pretrain_with": ["contrast", "labels", "both"],
+    "recipe_mismatch": ["refuse", "warn"],
     "device": ["cpu", torch.device("cpu"), "meta"],
     "max_epochs": ["$@epochs * 2", "@epochs", "%epochs"],
     "threshold": [0.5],
@@ -40,6 +44,10 @@ BAD: dict[str, list[Any]] = {
     "spatial_size": [32, "32,48", [32], [32, 0], [1, 2, 3, 4], [32, 48.0]],
     "label_map": [3, [1]],
     "resume": ["maybe", True],
+    "spatial_dims": [1, "3", None],
+    "wiring": ["both"],
+    "pretrain_with": ["label", None],
+    "recipe_mismatch": [True],
     "device": ["gpu", "", None, "cuda:4096"],
     "threshold": [0, 1, 2.0],
     "segment_with": ["last", None],
@@ -75,3 +83,13 @@ def test_words_are_those_that_the_code_knows() -> None:
         with pytest.raises(ConfigError) as caught:
             check_values({key: "nothing of these"})
         assert all(word in caught.value.message for word in words)
+
+
+def test_a_patch_that_the_network_cannot_take_is_refused() -> None:
+    patch = {"spatial_dims": 3, "spatial_size": [40, 40, 20], "architecture": "dynunet", "channels": [8, 16, 32]}
+    check_values(patch)
+    check_values({**patch, "architecture": "basic_unet", "channels": [8] * 5})
+    with pytest.raises(ConfigError, match="does not fit a dynunet with 4 channels: give multiples of 8"):
+        check_values({**patch, "channels": [8, 16, 32, 64]})
+    with pytest.raises(ConfigError, match="has 3 sizes and spatial_dims is 2"):
+        check_values({**patch, "spatial_dims": 2})

@@ -37,7 +37,7 @@ RUNS = (
     ("evaluating", "train", ("train", "evaluate"), "output/metrics.json"),
     ("inference", "inference", ("inference",), "output/predictions/*"),
 )
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+TOLERANCE = {"rtol": 1e-4, "atol": 5e-5}  # norms of volumes sum 10^5 voxels, each runtime in its own order
 
 
 def small_copy(bundle: Path, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from monai.data import Dataset
 from tests.data.pictures import dataset, picture
 
-from fewlabel.data import splits, unlabeled_pool
+from fewlabel.data import splits, training_images, unlabeled_pool
 from fewlabel.errors import ConfigError
 
 
@@ -77,3 +77,13 @@ def test_pool_is_built_without_reading(tmp_path: Path) -> None:
     items = ({"image": "gone.png"},)
     fake = SimpleNamespace(labeled=(), unlabeled=items)
     assert len(unlabeled_pool(SimpleNamespace(data=fake.labeled), fake)) == 1  # type: ignore[arg-type]
+
+
+def test_training_images_are_the_same_for_every_budget_and_carry_no_label(tmp_path: Path) -> None:
+    root = dataset(tmp_path)
+    few, other = (splits(root, label_budget=2, split_seed=seed) for seed in (0, 1))
+    images = training_images(few)
+    assert few.labeled != other.labeled and images == training_images(other) == training_images(splits(root))
+    assert all("label" not in item for item in images)
+    assert {item["image"] for item in images} == {item["image"] for item in (*few.labeled, *few.unlabeled)}
+    assert training_images([{"image": "b", "label": "c"}, {"image": "a"}]) == [{"image": "a"}, {"image": "b"}]

@@ -127,3 +127,12 @@ def test_a_stage_that_others_need_must_be_done(tmp_path: Path) -> None:
     (stage.folder / "a.txt").write_text("half of it was lost")
     with pytest.raises(ConfigError, match="is not done"):
         stage.require()
+
+
+def test_what_is_drawn_later_does_not_depend_on_whether_there_was_work(tmp_path: Path) -> None:
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        Stage("drawing", tmp_path).run(lambda: torch.rand(3))
+        draws.append(torch.rand(2))
+    assert torch.equal(*draws)

@@ -81,8 +81,8 @@ def test_colored_masks_and_fractions_are_refused() -> None:
         MapLabels(TOOL)(color)
     with pytest.raises(DataError, match="fractions"):
         MapLabels(TOOL)(np.full((1, 2, 2), 0.5))
-    with pytest.raises(DataError, match=r"\(1, 2, 2, 2\)"):
-        MapLabels(TOOL)(np.zeros((1, 2, 2, 2), np.uint8))
+    with pytest.raises(DataError, match=r"\(1, 2, 2, 2, 2\)"):
+        MapLabels(TOOL)(np.zeros((1, 2, 2, 2, 2), np.uint8))
 
 
 def test_slices_lose_their_trailing_axis_and_missing_masks_pass() -> None:
@@ -100,3 +100,8 @@ def test_nearest_resize_of_mapped_masks_keeps_the_classes() -> None:
 def test_bad_maps_are_refused_at_construction(label_map: dict) -> None:
     with pytest.raises(ConfigError, match="label_map"):
         MapLabels(label_map)
+
+
+def test_volumes_are_mapped_too() -> None:
+    out = MapLabels({"1": 2})(MetaTensor(torch.ones(1, 3, 4, 5), affine=torch.diag(torch.tensor([2.0, 2, 3, 1]))))
+    assert out.shape == (1, 3, 4, 5) and bool((out == 2).all()) and out.pixdim.tolist() == [2, 2, 3]
