@@ -111,7 +111,8 @@ def splits(
         dataset_dir: folder of the data; empty takes the built-in phantoms.
         datalist: JSON file, absolute or relative to ``dataset_dir``.
         label_budget: how many units keep their labels; None keeps all, those with empty masks included
-            (of the built-in phantoms, 8); 0 keeps none, see ``needs_labels``.
+            (of the built-in phantoms, 8); 0 keeps none, see ``needs_labels`` and
+            ``use_partial_labels``.
         budget_unit: ``item``, or ``group`` (also called ``video`` or ``patient``): items with one ``group_key`` value.
         split_seed: seed of the draw.
         group_key: key of the group in each item; folds and group units need it.
@@ -125,8 +126,8 @@ def splits(
         use_partial_labels: what becomes of the list ``partial_label``: unlabeled items, or labeled ones beyond the
             budget that keep their ``labels_present``. With a budget of 0 they are all that has a label. They are never
             evaluated.
-        needs_labels: False for a method that learns without any: it takes no other budget than 0, which all others
-            refuse.
+        needs_labels: False for a method that learns without any: it takes no other budget than 0, which others refuse
+            unless partly labeled items are used.
 
     Returns:
         The split.
@@ -135,7 +136,7 @@ def splits(
         ConfigError: when a key has an impossible value, or the budget is larger than what is there.
         DataError: when the data list is inconsistent.
     """
-    budget = _budget(label_budget, needs_labels)
+    budget = _budget(label_budget, needs_labels, 0 if use_partial_labels else 1)
     if budget is None and not str(dataset_dir or ""):
         budget = PHANTOM_BUDGET
     source = read_datalist(dataset_dir, datalist, phantom, phantom_seed, image_key, label_key)
@@ -182,7 +183,7 @@ def _held_back(items: Iterable[Item], why: str, root: Path, image_key: str, labe
     return {file: case for item, case in cases for file in label_files(item, image_key, label_key)}
 
 
-def _budget(value: Any, needs_labels: bool) -> int | None:
+def _budget(value: Any, needs_labels: bool, least: int) -> int | None:
     """Read ``label_budget``; None and the words for it mean all labels."""
     is_all = value is None or (isinstance(value, str) and value.lower() in ("", "null", "none", "all"))
     if not needs_labels and (is_all or str(value) != "0"):
@@ -196,8 +197,8 @@ def _budget(value: Any, needs_labels: bool) -> int | None:
         budget = int(value)
     except (TypeError, ValueError):
         budget = -1
-    if isinstance(value, bool) or str(budget) != str(value) or budget < int(needs_labels):
-        raise ConfigError(f"label_budget {value!r} is not a number of labels: give 1 or more, or null for all")
+    if isinstance(value, bool) or str(budget) != str(value) or budget < least * needs_labels:
+        raise ConfigError(f"label_budget {value!r} is not a number of labels: give {least} or more, or null for all")
     return budget
 
 
