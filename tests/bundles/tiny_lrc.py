@@ -31,7 +31,7 @@ SHARED: dict[str, Any] = {
     "class_names": ["background", "right", "left"],
 }
 TINY: dict[str, Any] = SHARED | {
-    "label_map": {"1": 1, "2": 2},
+    "label_map": {"1": 1, "2": 2, "7": 2},
     "label_budget": 2,
     "epoch_length": 3,
     "pretraining_epochs": 2,

@@ -59,9 +59,14 @@ def check_keys(config: Mapping[str, Any], config_root: Path) -> None:
     run_ids = {key for key, value in config.items() if _is_run_id(value)}
     _refuse_unknown("", config, {*CONTRACT_KEYS, *_MONAI_KEYS, *run_ids, *files, *known})
     for key, section in config.items():
-        if files.get(key) and isinstance(section, Mapping) and "_target_" not in section:
+        if files.get(key) and _is_section(key, section):
             _refuse_unknown(f"{key}::", section, known[key])
     _check_arguments("", config)
+
+
+def _is_section(key: str, value: Any) -> bool:
+    """Whether a value holds parts of the config; ``label_map`` and its like hold what the user says."""
+    return isinstance(value, Mapping) and "_target_" not in value and key not in CONTRACT_KEYS
 
 
 def _refuse_unknown(prefix: str, keys: Iterable[str], known: Iterable[str]) -> None:
