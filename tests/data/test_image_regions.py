@@ -165,6 +165,10 @@ def test_split_by_size_reads_headers(tmp_path: Path) -> None:
     small, large = split_by_size(items, max_pixels=H * W - 1)
     assert (small, large) == (items[1:3], [items[0], items[3]])
     assert split_by_size(items, max_pixels=H * W) == (items, []) and split_by_size([]) == ([], [])
-    bad = [{"image": str(tmp_path / f"absent{i}.png")} for i in range(2)]
-    with pytest.raises(DataError, match=r"2 problems(.|\n)*absent0(.|\n)*absent1"):
+    absent = [{"image": str(tmp_path / "absent.png")}]
+    assert split_by_size(absent, max_pixels=1) == (absent, []), "the check before inference reports it"
+    bad = [{"image": str(tmp_path / f"broken{i}.png")} for i in range(2)]
+    for item in bad:
+        Path(item["image"]).write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"2 problems(.|\n)*broken0(.|\n)*broken1"):
         split_by_size([*items, *bad])
