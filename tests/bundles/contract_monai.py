@@ -28,10 +28,9 @@ from torch import Tensor, nn
 from fewlabel.data.randomness import one_thread
 
 SCHEMAS = Path(__file__).parent / "schemas"
-SHORT = {
-    **{"max_epochs": 1, "pretraining_epochs": 1, "point_epochs": 1, "epoch_length": 2, "batch_size": 2},
-    "spatial_size": [64, 64],
-}
+SHORT = {"max_epochs": 1, "pretraining_epochs": 1, "point_epochs": 8, "epoch_length": 2, "batch_size": 2}
+SHORT |= {"learning_rate": 0.003}  # so that a few steps find points
+SIZES = {2: [64, 64], 3: [32, 32, 32]}  # by dimensions of space
 RUNS = (
     ("training", "train", ("train",), "models/model.pt"),
     ("evaluating", "train", ("train", "evaluate"), "output/metrics.json"),
@@ -98,13 +97,14 @@ def runs(bundle: Path) -> Iterator[str]:
 
 def _run(bundle: Path, run_id: str, kind: str, names: tuple[str, ...]) -> None:
     known = json.loads((bundle / "configs" / f"{names[0]}.json").read_text(encoding="utf-8"))
+    short = SHORT | {"spatial_size": SIZES[len(known.get("spatial_size", [0, 0]))]}
     with tempfile.TemporaryDirectory() as elsewhere, chdir(elsewhere):
         workflow = ConfigWorkflow(
             config_file=[str(bundle / "configs" / f"{name}.json") for name in names],
             workflow_type=kind,
             run_id=run_id,
             logging_file=False,
-            **{"bundle_root": str(bundle), "device": "cpu", **{k: v for k, v in SHORT.items() if k in known}},
+            **{"bundle_root": str(bundle), "device": "cpu", **{k: v for k, v in short.items() if k in known}},
         )
         workflow.initialize()
         workflow.run()
