@@ -31,6 +31,8 @@ TINY = {"max_epochs": 1, "epoch_length": 2, "batch_size": 2}
 PROMISED = {  # files that the text around the block promises
     "README.md": ["predictions/0*_mask.png", "predictions/0*_overlay.png"],
     "bundles/endoscopic_tool_segmentation_mms/docs/README.md": ["predictions/*_mask.png", "predictions/*_overlay.png"],
+    "bundles/multi_organ_ct_segmentation_lrc/docs/README.md": ["stages/*/pretrained.pt", "predictions/*_mask.nii.gz"],
+    "bundles/pathology_nuclei_segmentation_psm/docs/README.md": ["stages/*/mask", "predictions/*_instances.png"],
 }
 KNOWN = ("cp", "mkdir", "export", "curl", "monailabel")  # commands of which nothing is checked
 RECORDS = "metrics.json metrics_per_case.csv history.csv run.json split.json models/model.pt models/model.safetensors"
@@ -77,11 +79,13 @@ def test_commands_run_as_they_stand(page: Path, block: Block, copy: Path) -> Non
         ["bash", "-euc", block.text], cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, f"{shown(page)}:{block.line}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    bundle = next(copy.glob("bundles/*")) if folder == copy else folder
+    bundle = next(copy.glob("bundles/endoscopic*")) if folder == copy else folder
     output = bundle / "output" / ("my_frames" if folder == copy else "light")
     missing = [name for name in [*RECORDS.split(), *PROMISED[shown(page)]] if not list(output.glob(name))]
     refuse(missing, f"{shown(page)} promises files that are not there")
     masks = sorted(output.glob("predictions/*_mask.png"))
+    if not masks:
+        return
     assert len(masks) == (8 if folder == copy else 16)
     assert {Image.open(mask).size for mask in masks} == {(320, 240)}
 
