@@ -52,6 +52,6 @@ def toy_trainer(handlers: Any = (), max_epochs: int = 4, **options: Any) -> Stre
     torch.manual_seed(0)
     step = ToyStep()
     optimizer = torch.optim.Adam(step.parameters(), lr=0.05)
-    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=max_epochs, power=0.9)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: max(0, 1 - epoch / max_epochs) ** 0.9)
     made = handlers(step, optimizer, scheduler) if callable(handlers) else list(handlers)
     return StreamTrainer("cpu", max_epochs, ToyLoader(), step, optimizer, train_handlers=made, **options)

@@ -100,6 +100,40 @@ def test_finished_run_does_nothing_and_more_epochs_continue(tmp_path: Path) -> N
     assert longer.module.steps == [13, 14, 15, 16, 17, 18]
 
 
+class Rates:
+    """Remember the learning rate of every step."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer, self.seen = optimizer, list[float]()
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(
+            Events.ITERATION_STARTED, lambda: self.seen.append(self.optimizer.param_groups[0]["lr"])
+        )
+
+
+def test_more_epochs_follow_the_longer_schedule(tmp_path: Path) -> None:
+    """The shorter run ended with a rate of 0, with which nothing would be learned."""
+    toy_trainer(handlers(tmp_path)).run()
+    trainer = toy_trainer(handlers(tmp_path), max_epochs=6)
+    rates = Rates(trainer.optimizer)
+    rates.attach(trainer)
+    trainer.run()
+    assert rates.seen == pytest.approx([0.05 * (1 - epoch / 6) ** 0.9 for epoch in (4, 4, 4, 5, 5, 5)])
+
+
+def test_other_schedules_go_on_as_saved(tmp_path: Path) -> None:
+    def step_wise(step: Any, optimizer: Any, _: Any) -> list[Any]:
+        return handlers(tmp_path)(step, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1))
+
+    toy_trainer(step_wise, max_epochs=3).run()
+    trainer = toy_trainer(step_wise, max_epochs=5)
+    rates = Rates(trainer.optimizer)
+    rates.attach(trainer)
+    trainer.run()
+    assert rates.seen == pytest.approx([0.005, 0.005, 0.005, 0.0005, 0.0005, 0.0005])
+
+
 def test_never_keeps_the_earlier_run(tmp_path: Path) -> None:
     toy_trainer(handlers(tmp_path)).run()
     before = (tmp_path / "models/model.pt").read_bytes()

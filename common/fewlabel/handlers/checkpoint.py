@@ -13,6 +13,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from fewlabel.errors import ConfigError
 from fewlabel.files import atomic, write_json
@@ -41,7 +42,8 @@ class CheckpointHandler:
         network: what inference uses; never wrapped.
         module: the step module that holds the network and all training-only parts; never wrapped.
         optimizer: the optimizer.
-        lr_scheduler: the scheduler, if any.
+        lr_scheduler: the scheduler, if any. One that is a function of the step (``LambdaLR``, and MONAI's warm-up
+            schedules) follows the number of epochs of now when a run goes on; others go on as they were saved.
         evaluator: validates during training; its key metric decides where ``select`` or ``own_data`` ask for it.
         identity: :func:`fewlabel.bundle.identity` of the run.
         resume: ``"auto"`` continues ``resume/last.pt`` when it is there; ``"never"`` starts over.
@@ -170,7 +172,7 @@ class CheckpointHandler:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lr_scheduler is not None:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+            _go_on(self.lr_scheduler, state["lr_scheduler"])
         if engine.scaler is not None and state["scaler"] is not None:
             engine.scaler.load_state_dict(state["scaler"])
         if self.evaluator is not None:
@@ -201,3 +203,18 @@ class CheckpointHandler:
 
 def _has_metric(evaluator: Workflow) -> bool:
     return bool(evaluator.state.best_metric_epoch != -1)
+
+
+def _go_on(scheduler: LRScheduler, saved: dict[str, Any]) -> None:
+    """Take up a schedule where it was left.
+
+    A rate that is a function of the step follows the function of this run, which may have more epochs than that which
+    was saved: the saved one may be 0 already.
+    """
+    if not isinstance(scheduler, LambdaLR):
+        scheduler.load_state_dict(saved)
+        return
+    scheduler.load_state_dict(scheduler.state_dict() | {key: saved[key] for key in ("last_epoch", "_step_count")})
+    parts = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    for group, base, factor in parts:
+        group["lr"] = base * factor(scheduler.last_epoch)
