@@ -77,7 +77,7 @@ def dataset(root: Path) -> Path:
         item: dict[str, Any] = {"image": f"images/p{n}.nii.gz", "patient": f"p{n}"}
         save(root / item["image"], image)
         if name == "partial_label":
-            item["labels_present"] = [1 + n % 2]
+            item["labels_present"] = [[1], [2, 7]][n % 2]  # 7 is class 2 in other files
             label[label != item["labels_present"][0]] = 0
         if name != "unlabeled":
             item["label"] = f"labels/p{n}.nii.gz"

@@ -265,6 +265,7 @@ def test_maps_on_disk_are_arrays(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What NumPy and Python hold at most; a single map in memory would add 9 MB or more."""
     monkeypatch.setattr("fewlabel.transforms.instance_map.STRIP_PX", 1 << 17)
+    monkeypatch.setattr("fewlabel.data.image_regions.CACHE_BYTES", 1 << 20)
     peaks = []
     tile = np.asarray(Image.open(slide(tmp_path / "tile.png", 250, 250)))
     for side in (500, 500, 1500):  # the first run compiles

@@ -208,6 +208,7 @@ def mask_logits(mask: Tensor, classes: int = 2) -> Tensor:
         (B, K, H, W) float32, +-5.
 
     Example:
+        >>> import torch
         >>> mask_logits(torch.tensor([[[[0, 1]]]])).tolist()
         [[[[5.0, -5.0]], [[-5.0, 5.0]]]]
     """
