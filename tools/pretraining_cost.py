@@ -29,7 +29,7 @@ from torch import Tensor  # noqa: E402
 
 from fewlabel.losses import gather_points  # noqa: E402
 from tools.bench.measure import Machine, commit, quartiles, rounds  # noqa: E402
-from tools.bench.run import write  # noqa: E402
+from tools.bench.run import Row, write  # noqa: E402
 
 BUNDLE = "multi_organ_ct_segmentation_lrc"
 STEPS: dict[str, dict[str, Any]] = {
@@ -70,11 +70,11 @@ def main(
     finally:
         os.chdir(before)
     size = tuple(batch["image"].shape)
-    stamp = {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), "commit": commit(ROOT)}
+    stamp: Row = {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), "commit": commit(ROOT)}
     stamp |= {"device": Machine(place).name, "threads": torch.get_num_threads(), "torch": torch.__version__}
     stamp |= {"bundle": bundle, "configs": "+".join(stems), "batch": size[0], "space": "x".join(map(str, size[2:]))}
     whole = quartiles(times[next(iter(STEPS))])[1]
-    rows = []
+    rows: list[Row] = []
     for name, found in times.items():
         low, middle, high = quartiles(found)
         figures = {"median_ms": middle, "q25_ms": low, "q75_ms": high, "share": middle / whole}

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_tables_hold_means_spreads_differences_and_verdicts(plan: Plan, table: T
 def test_another_metric_can_be_shown(plan: Plan, table: Table) -> None:
     rows = [row | {"mean_iou": "0.5"} for row in table(FIGURES)]
     assert "| plain | 50.0 ± 0.0 |" in markdown(plan, rows, "mean_iou")
+
+
+def test_further_metrics_have_a_table_of_their_own(plan: Plan, table: Table) -> None:
+    rows = [row | {"pixel_f1": str(0.5 + 0.1 * int(row["draw"])), "hd95_mm": "12.5"} for row in table(FIGURES)]
+    also = replace(plan, also={"pixel_f1": "pixel F1, %", "hd95_mm": "HD95, mm"})
+    lines = markdown(also, rows).splitlines()
+    start = lines.index("| mean ± sd | labels | pixel F1, % | HD95, mm |")
+    assert lines[start + 2 :][:3] == [f"| plain | {n} | 55.0 ± 5.8 | 12.5 ± 0.0 |" for n in (4, 8, 16)]
+    assert "hd95" not in markdown(also, rows, "pixel_f1").lower(), "only the tables of the plan's metric have it"
 
 
 def test_text_goes_between_the_markers_of_a_document(tmp_path: Path) -> None:

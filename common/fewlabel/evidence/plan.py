@@ -17,7 +17,7 @@ from fewlabel.errors import ConfigError
 
 LEAVE_ONE_OUT = "leave_one_out"
 
-_KEYS = frozenset("_desc_ profile metric lower_is_better baseline budgets folds draws variants keys".split())
+_KEYS = frozenset("_desc_ profile metric also lower_is_better baseline budgets folds draws variants keys".split())
 _VARIANT_KEYS = frozenset("_desc_ title overlays keys budgets optional".split())
 
 
@@ -84,6 +84,8 @@ class Plan:
             ``"leave_one_out"`` stands for every group that has labels.
         draws: seeds of label draws.
         variants: by name, in the order of the tables.
+        also: further columns that tables show, with their titles, such as ``{"pixel_f1": "pixel F1, %"}``; those with
+            a percent sign are shares in [0, 1].
     """
 
     bundle: Path
@@ -96,6 +98,7 @@ class Plan:
     folds: tuple[str, ...]
     draws: tuple[int, ...]
     variants: Mapping[str, Variant]
+    also: Mapping[str, str] = field(default_factory=dict)
 
     def runs(self, variants: Sequence[str] | None = None) -> Iterator[Run]:
         """Yield all runs, replicate by replicate, so that a sweep that is cut short still holds whole comparisons.
@@ -164,6 +167,7 @@ def read_plan(bundle: str | Path, dataset_dir: str | Path = "", datalist: str = 
         folds=_folds(content.get("folds", ()), root, dataset_dir, datalist),
         draws=tuple(int(draw) for draw in content["draws"]),
         variants=variants,
+        also=dict(content.get("also", {})),
     )
     if plan.baseline not in variants:
         raise ConfigError(f"{path}: baseline {plan.baseline!r} is none of the variants {', '.join(variants)}")

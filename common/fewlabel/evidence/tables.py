@@ -18,7 +18,7 @@ def markdown(plan: Plan, rows: Sequence[Row], metric: str | None = None) -> str:
     """Return the tables of a sweep.
 
     The first table has a row a variant and a column a budget (mean ± sd over replicates); the second compares every
-    variant with the baseline.
+    variant with the baseline; the third, where the plan names further metrics, has a column for each of them.
 
     Args:
         plan: gives titles, order and baseline.
@@ -35,6 +35,8 @@ def markdown(plan: Plan, rows: Sequence[Row], metric: str | None = None) -> str:
     metric = metric or plan.metric
     found = values(rows, metric)
     lines = [*_figures(plan, found, metric), "", *_comparisons(plan, found, metric)]
+    if plan.also and metric == plan.metric:
+        lines += ["", *_further(plan, rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -101,9 +103,24 @@ def _figures(plan: Plan, found: dict[tuple[str, int], Values], metric: str) -> I
         yield f"| {variant.title} | " + " | ".join(cells) + " |"
 
 
-def _cell(summary: Summary, expected: int) -> str:
-    spread = f" ± {100 * summary.sd:.1f}" if summary.count > 1 else ""
-    return f"{100 * summary.mean:.1f}{spread}" + (f" (n = {summary.count})" if summary.count < expected else "")
+def _further(plan: Plan, rows: Sequence[Row]) -> Iterator[str]:
+    """A row for each variant and budget, a column for each further metric."""
+    found = {metric: values(rows, metric) for metric in plan.also}
+    yield "| mean ± sd | labels | " + " | ".join(plan.also.values()) + " |"
+    yield "|---|---|" + "---|" * len(plan.also)
+    places = {place: max(len(known[place]) for known in found.values()) for place in found[next(iter(plan.also))]}
+    for name, variant in plan.variants.items():
+        for budget in sorted(b for v, b in places if v == name):
+            cells = [
+                _cell(summarize(found[metric][name, budget].values()), places[name, budget], 100 if "%" in title else 1)
+                for metric, title in plan.also.items()
+            ]
+            yield f"| {variant.title} | {budget} | " + " | ".join(cells) + " |"
+
+
+def _cell(summary: Summary, expected: int, scale: float = 100) -> str:
+    spread = f" ± {scale * summary.sd:.1f}" if summary.count > 1 else ""
+    return f"{scale * summary.mean:.1f}{spread}" + (f" (n = {summary.count})" if summary.count < expected else "")
 
 
 def _comparisons(plan: Plan, found: dict[tuple[str, int], Values], metric: str) -> Iterator[str]:
