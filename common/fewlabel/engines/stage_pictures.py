@@ -74,7 +74,7 @@ class StagePictures(ABC):
             old.unlink(missing_ok=True)
         items = self.dataset.data
         places = [int(p) for p in np.linspace(0, len(items) - 1, min(self.count, len(items))).round()]
-        with refuse_labels(self.splits.held_back if self.splits else {}, [item["image"] for item in items]):
+        with refuse_labels(self.splits.held_back if self.splits else {}, [f for item in items for f in files_of(item["image"])]):
             made = zip(places, self.pictures(places), strict=True)
             examples = [self._write(number, place, pictured) for number, (place, pictured) in enumerate(made, 1)]
         if any(len(example["files"]) > 1 for example in examples):
