@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
@@ -23,7 +22,7 @@ from fewlabel.networks.dense import DenseUNet
 from fewlabel.networks.weights import load_weights
 from fewlabel.transforms.feature_colors import feature_colors
 
-SLAB = 2
+SLAB, DRAWS = 2, 8  # of a volume: slices above and below whose samples are shown; one draw leaves a slice few
 
 
 class RegionExamples(StagePictures):
@@ -32,8 +31,9 @@ class RegionExamples(StagePictures):
     ``image``: the windowed image; of a volume the slice through the middle of the body along the last axis.
     ``superpixels``: outlines of its regions. ``sampling``: the regions that
     :meth:`~fewlabel.losses.RegionContrastLoss.sample` draws of one patch around the middle of that slice, and the
-    voxels of each view that lie at most two slices away; the frame is the patch. Pre-training draws from patches at
-    random places, turned and scaled; here both views are this patch. ``features_before``, ``features_after``:
+    pixels of each view; the frame is the patch. Of a volume, eight draws and the voxels at most two slices away, since
+    one draw leaves little in a slice. Pre-training draws from patches at random places, and its views are turned and
+    scaled; here both views are this patch. ``features_before``, ``features_after``:
     principal components, as :func:`~fewlabel.transforms.feature_colors`, of what the head of the network reads, of an
     untrained network (drawn at ``seed``) and of the pre-trained one, black outside of the body. One basis serves all
     images of a network: colors compare between images, not between the two networks. ``result``: the classes that the
@@ -118,9 +118,9 @@ class RegionExamples(StagePictures):
 
     def _shown(self, item: dict[str, Any], networks: dict[str, DenseUNet]) -> ShownSlice:
         image, regions = (item[key].as_subclass(Tensor) for key in ("image", "regions"))
-        box = _box(regions[0] >= 0)
-        middle = [(side.start + side.stop) // 2 for side in box]
-        box, at = (box[:2], middle[2:])
+        body = _box(regions[0] >= 0)
+        middle = [(side.start + side.stop) // 2 for side in body]
+        box, at = body[:2], middle[2:]
         maps = {"image": image[:1], "regions": regions.round().int()}
         if self.loss is not None:
             maps |= self._sampled(maps["regions"][0], middle)
@@ -136,20 +136,20 @@ class RegionExamples(StagePictures):
     def _sampled(self, regions: Tensor, middle: Sequence[int]) -> dict[str, Tensor]:
         """Mark drawn regions by numbers from 1, drawn voxels by their view, and the patch: (1, *space) each."""
         assert self.loss is not None
-        sizes = self.inferer.roi_size
-        patch = tuple(_around(m, int(n), size) for m, n, size in zip(middle, sizes, regions.shape, strict=True))
+        volume = len(middle) == 3
+        patch = tuple(map(_around, middle, self.inferer.roi_size, regions.shape))
         inside = regions[patch].contiguous()
-        drawn = self.loss.sample(inside[None], inside[None], self.seed)
-        valid = drawn.valid[0]
-        labels = inside.flatten()[drawn.pixels[0, valid, 0]]
         chosen, points, frame = (torch.zeros_like(regions) for _ in range(3))
-        for number, label in enumerate(labels.tolist(), 1):
-            chosen[patch][inside == label] = number
-        for view, pixels in enumerate((drawn.pixels, drawn.pixels_2), 1):
-            at = np.unravel_index(pixels[0, valid].flatten().numpy(), inside.shape)
-            points[patch][tuple(torch.from_numpy(axis) for axis in at)] = view
-        frame[patch] = 1
-        if len(middle) == 3:
+        frame[patch], number = 1, 0
+        for draw in range(DRAWS if volume else 1):
+            drawn = self.loss.sample(inside[None], inside[None], self.seed + draw)
+            pixels = [view[drawn.valid] for view in (drawn.pixels, drawn.pixels_2)]
+            for label in inside.flatten()[pixels[0][:, 0]].tolist():
+                number += 1
+                chosen[patch][inside == label] = number
+            for view, places in enumerate(pixels, 1):
+                points[patch][torch.unravel_index(places.flatten(), inside.shape)] = view
+        if volume:
             slab = points[..., max(0, middle[2] - SLAB) : middle[2] + SLAB + 1]
             points = slab.amax(dim=-1, keepdim=True).expand_as(points)
         return {"chosen": chosen[None], "points": points[None], "frame": frame[None]}

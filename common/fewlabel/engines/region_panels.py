@@ -41,16 +41,16 @@ class ShownSlice:
         Args:
             size_px: longer side of the pictures.
         """
-        gray = _sized(self._upright(self.maps["image"].expand(3, -1, -1)), size_px)
+        gray = _colors(self._upright(self.maps["image"].expand(3, -1, -1)), size_px)
         found = {"image": gray}
         maps = {name: self._upright(m[None])[..., 0] for name, m in self.maps.items() if name != "image"}
-        sized = {name: _sized(m.astype(np.int32), size_px) for name, m in maps.items()}
+        sized = {name: _labels(m, size_px) for name, m in maps.items()}
         if "chosen" in maps:
-            found["superpixels"] = overlay(gray, sized["regions"] + 1, alpha=0.0, colors=VIEWS[:1], line_px=1)
+            found["superpixels"] = _outlined(gray, sized["regions"])
             tinted = overlay(gray, sized["chosen"], alpha=0.45, line_px=1)
             framed = overlay(tinted, sized["frame"], alpha=0.0, colors=VIEWS[1:], line_px=1)
             found["sampling"] = _dotted(framed, maps["points"])
-        found |= {name: _sized(self._upright(colors), size_px) for name, colors in self.features.items()}
+        found |= {name: _colors(self._upright(colors), size_px) for name, colors in self.features.items()}
         if "result" in maps:
             found["result"] = overlay(gray, sized["result"], line_px=2)
         return found
@@ -62,17 +62,35 @@ class ShownSlice:
         return flat.permute(2, 1, 0).numpy()
 
 
-def _sized(picture: NDArray[np.generic], size_px: int) -> NDArray[np.generic]:
-    """Bring colors in [0, 1] (H, W, 3) or labels (H, W) to one size; pixels of labels become copies of themselves."""
-    height, width = (max(1, round(n * size_px / max(picture.shape[:2]))) for n in picture.shape[:2])
-    if picture.ndim == 2:
-        return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
-    colors = np.rint(255 * picture.clip(0, 1)).astype(np.uint8)
-    return np.asarray(Image.fromarray(colors).resize((width, height), Image.Resampling.BICUBIC))
+def _labels(labels: NDArray[np.float32], size_px: int) -> NDArray[np.int32]:
+    """Bring whole numbers (H, W) to the size of the pictures: pixels become copies of themselves."""
+    picture = Image.fromarray(labels.astype(np.int32))
+    return np.asarray(picture.resize(_size(labels.shape, size_px), Image.Resampling.NEAREST))
+
+
+def _colors(colors: NDArray[np.float32], size_px: int) -> Picture:
+    """Bring colors in [0, 1] (H, W, 3) to the size of the pictures."""
+    picture = Image.fromarray(np.rint(255 * colors.clip(0, 1)).astype(np.uint8))
+    return np.asarray(picture.resize(_size(colors.shape, size_px), Image.Resampling.BICUBIC))
+
+
+def _size(shape: Sequence[int], size_px: int) -> tuple[int, int]:
+    height, width = (max(1, round(n * size_px / max(shape[:2]))) for n in shape[:2])
+    return width, height
+
+
+def _outlined(picture: Picture, regions: NDArray[np.int32]) -> Picture:
+    """Draw lines of one pixel between regions, half as wide as outlines on both sides: regions may be tiny."""
+    border = np.zeros(regions.shape, bool)
+    border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
+    border[1:] |= regions[1:] != regions[:-1]
+    out = picture.copy()
+    out[border] = VIEWS[0]
+    return out
 
 
 def _dotted(picture: Picture, points: NDArray[np.float32]) -> Picture:
-    """Draw a disc for each voxel that was drawn, in the color of its view."""
+    """Mark each voxel that was drawn by a disc in the color of its view."""
     sheet = Image.fromarray(picture)
     draw, scale = ImageDraw.Draw(sheet), sheet.height / points.shape[0]
     radius = min(max(1.0, 0.3 * scale), 3.0)

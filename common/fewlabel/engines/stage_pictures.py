@@ -74,12 +74,15 @@ class StagePictures(ABC):
             old.unlink(missing_ok=True)
         items = self.dataset.data
         places = [int(p) for p in np.linspace(0, len(items) - 1, min(self.count, len(items))).round()]
-        with refuse_labels(self.splits.held_back if self.splits else {}, [f for item in items for f in files_of(item["image"])]):
-            made = zip(places, self.pictures(places), strict=True)
-            examples = [self._write(number, place, pictured) for number, (place, pictured) in enumerate(made, 1)]
-        if any(len(example["files"]) > 1 for example in examples):
-            about = {"class_names": self.class_names, "colors": COLORS}
-            write_json(self.folder / "index.json", about | {"examples": examples})
+        with refuse_labels(
+            self.splits.held_back if self.splits else {}, [f for item in items for f in files_of(item["image"])]
+        ):
+            made = list(self.pictures(places))
+        if all(len(pictured.panels) == 1 for pictured in made):
+            return
+        numbered = enumerate(zip(places, made, strict=True), 1)
+        examples = [self._write(number, place, pictured) for number, (place, pictured) in numbered]
+        write_json(self.folder / "index.json", {"class_names": self.class_names, "colors": COLORS, "examples": examples})
 
     def _write(self, number: int, place: int, pictured: Pictured) -> dict[str, Any]:
         files = {panel: f"{number}_{panel}.jpg" for panel in pictured.panels}
