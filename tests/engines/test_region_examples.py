@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_all_panels_and_their_section_of_the_report(dims: int, tmp_path: Path) -
     shown = {panel: pixels(tmp_path, f"1_{panel}.jpg") for panel in ALL}
     height, width = (n - 4 for n in reversed(SHAPES[dims][:2]))
     assert all(picture.shape == (round(64 * height / width), 64, 3) for picture in shown.values())
-    for one, other in zip(ALL, ALL[1:], strict=False):
+    for one, other in pairwise(ALL):
         assert abs(shown[one] - shown[other]).mean() > 2, f"{one} and {other} are alike"
     page = Page(write(trained(tmp_path)).read_text(encoding="utf-8"))
     assert "features, untrained features, pre-trained result" in page.text and "three principal components" in page.text

@@ -82,7 +82,9 @@ class StagePictures(ABC):
             return
         numbered = enumerate(zip(places, made, strict=True), 1)
         examples = [self._write(number, place, pictured) for number, (place, pictured) in numbered]
-        write_json(self.folder / "index.json", {"class_names": self.class_names, "colors": COLORS, "examples": examples})
+        write_json(
+            self.folder / "index.json", {"class_names": self.class_names, "colors": COLORS, "examples": examples}
+        )
 
     def _write(self, number: int, place: int, pictured: Pictured) -> dict[str, Any]:
         files = {panel: f"{number}_{panel}.jpg" for panel in pictured.panels}
