@@ -178,3 +178,4 @@ def test_versions_below_the_floor() -> None:
 def test_differing_keys() -> None:
     assert differing_keys({"a": 1, "b": None}, {"a": 2, "c": None}) == ["a", "b", "c"]
     assert differing_keys({"a": 1}, {"a": 1}) == []
+    assert differing_keys({"a": 1}, {"a": 1, "stage_examples::count": 3}) == [], "of an earlier version"

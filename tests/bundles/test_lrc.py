@@ -87,6 +87,15 @@ def test_training_runs_both_contrasts_then_fine_tunes(trained: Path) -> None:
     assert (trained / "models" / "model.safetensors").is_file() and (trained / "report.html").is_file()
 
 
+def test_pictures_of_the_stages_are_in_the_report(trained: Path) -> None:
+    folder = trained / "examples" / "stages"
+    examples = json.loads((folder / "index.json").read_text())["examples"]
+    panels = ["image", "superpixels", "sampling", "features_before", "features_after", "result"]
+    assert len(examples) == 3 and all(list(example["files"]) == panels for example in examples)
+    assert all((folder / name).is_file() for example in examples for name in example["files"].values())
+    assert "Stage by stage" in (trained / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_pretrained_weights_are_what_fine_tuning_starts_from(data: Path, trained: Path, tmp_path: Path) -> None:
     made = run(data, tmp_path, stages_dir=str(trained / "stages"), learning_rate=1e-30)
     network = made.parser.get_parsed_content("network").first.state_dict()
@@ -116,6 +125,8 @@ def test_what_a_pretraining_depends_on_names_its_folder(
 def test_the_baseline_pretrains_nothing(data: Path, trained: Path, tmp_path: Path) -> None:
     run(data, tmp_path, max_epochs=1, method_enabled=False)
     assert not (tmp_path / "stages").exists()
+    (example, *_) = json.loads((tmp_path / "examples" / "stages" / "index.json").read_text())["examples"]
+    assert list(example["files"]) == ["image", "result"]
     assert history(tmp_path)[0]["loss"] != history(trained)[0]["loss"]
 
 

@@ -15,7 +15,7 @@ from fewlabel.bundle.caller import calling_parser
 _PLACES = frozenset("_meta_ imports package bundle_root dataset_dir datalist output_dir ckpt_dir stages_dir".split())
 _MACHINERY = frozenset(
     "device num_workers cache_rate resume max_epochs displayable_configs validate val_interval check tensorboard "
-    "rank backend tracking_uri experiment_name run_name save_execute_config is_not_rank0".split()
+    "rank backend tracking_uri experiment_name run_name save_execute_config is_not_rank0 stage_examples".split()
 )
 _TRAIN_MACHINERY = ("train::handlers", "train::trainer", "train::inferer", "train::dataset::_target_")
 
@@ -56,9 +56,10 @@ def own_data(parser: ConfigParser | None = None) -> bool:
 
 
 def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which two identities differ, sorted."""
+    """Return the keys in which two identities differ, sorted; an old one may hold keys that no longer count."""
     missing = object()
-    return sorted(k for k in {*ours, *theirs} if ours.get(k, missing) != theirs.get(k, missing))
+    counting = [k for k in {*ours, *theirs} if k.split("::")[0] not in _PLACES | _MACHINERY]
+    return sorted(k for k in counting if ours.get(k, missing) != theirs.get(k, missing))
 
 
 def _flatten(key: str, value: Any) -> dict[str, Any]:

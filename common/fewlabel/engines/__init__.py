@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from fewlabel.engines.pseudo_masks import PseudoMaskWriter, VoronoiWriter
+from fewlabel.engines.region_examples import RegionExamples
 from fewlabel.engines.stage import Stage
 from fewlabel.engines.stage_examples import StageExamples
 from fewlabel.engines.steps import (
@@ -26,6 +27,7 @@ __all__ = [
     "MinMaxSimilarityStep",
     "ProxyTaskStep",
     "PseudoMaskWriter",
+    "RegionExamples",
     "Stage",
     "StageExamples",
     "StreamTrainer",

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,10 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fewlabel.data.budget import Splits
-from fewlabel.data.formats import files_of
-from fewlabel.data.leaks import refuse_labels
 from fewlabel.data.pseudo import pseudo_file
-from fewlabel.files import atomic, write_json
+from fewlabel.engines.stage_pictures import Pictured, StagePictures
 from fewlabel.networks.weights import load_weights
 from fewlabel.transforms import DetectionRules, InstanceRules, instances_from_logits
 from fewlabel.transforms.overlay import COLORS, Picture, overlay
@@ -27,12 +24,11 @@ EDGE, SEED = COLORS[4], COLORS[0]
 Labels = NDArray[np.int32]
 
 
-class StageExamples:
-    """Show what each stage made of a few training images, chosen at even steps of the list and not by any score.
+class StageExamples(StagePictures):
+    """Show the stages of a method that finds objects: ``image``, ``map``, ``mask``, ``points``, ``instances``.
 
-    ``<n>_<panel>.jpg`` are written, and ``index.json``: ``{"class_names": [...] or null, "colors": [[r, g, b], ...],
-    "examples": [{"case": ..., "files": {"image": ..., "map": ..., "mask": ..., "points": ..., "instances": ...}}]}``.
-    Panels of stages that are not there are left out; nothing is written where only the image would be left.
+    Files and index: see :class:`~fewlabel.engines.stage_pictures.StagePictures`. Panels of stages that are not there
+    are left out.
 
     Args:
         output_dir: the folder above ``examples``.
@@ -65,39 +61,22 @@ class StageExamples:
         count: int = 3,
         size_px: int = 384,
     ) -> None:
-        self.folder = Path(output_dir) / "examples" / "stages"
-        self.dataset, self.network, self.ckpt_dir = dataset, network, Path(ckpt_dir)
+        super().__init__(output_dir, dataset, splits, class_names if len(class_names) > 2 else None, count)
+        self.network, self.ckpt_dir = network, Path(ckpt_dir)
         self.mask_folder, self.voronoi_folder = Path(mask_folder), voronoi_folder
-        self.rules, self.splits, self.device = rules, splits, device
-        self.class_names = list(class_names) if len(class_names) > 2 else None
-        self.count, self.size_px = count, size_px
+        self.rules, self.device, self.size_px = rules, device, size_px
 
-    def run(self) -> None:
-        """Write the pictures, in the first process only; those of an earlier run are replaced."""
-        if idist.get_rank() != 0:
-            return
-        for old in [*self.folder.glob("*_*.jpg"), self.folder / "index.json"]:
-            old.unlink(missing_ok=True)
+    def pictures(self, places: Sequence[int]) -> Iterator[Pictured]:
+        """Yield the pictures of some items.
+
+        Args:
+            places: in the data set.
+        """
         if self.network is not None:
             load_weights(self.network, self.ckpt_dir / "model.pt", key="ckpt_dir", strict=True)
             self.network.to(self.device).eval()
-        items = self.dataset.data
-        places = np.linspace(0, len(items) - 1, min(self.count, len(items))).round().astype(int)
-        with refuse_labels(self.splits.held_back if self.splits else {}, [item["image"] for item in items]):
-            examples = [self._write(number, int(place)) for number, place in enumerate(places, 1)]
-        if any(len(example["files"]) > 1 for example in examples):
-            about = {"class_names": self.class_names, "colors": COLORS}
-            write_json(self.folder / "index.json", about | {"examples": examples})
-
-    def _write(self, number: int, place: int) -> dict[str, Any]:
-        item = self.dataset.data[place]
-        image = self.dataset[place]["image"].as_subclass(Tensor)
-        files = {}
-        for panel, picture in self._panels(place, image).items():
-            files[panel] = f"{number}_{panel}.jpg"
-            with atomic(self.folder / files[panel]) as temporary:
-                Image.fromarray(picture).save(temporary, format="JPEG", quality=88, subsampling=0)
-        return {"case": Path(files_of(item["image"])[0]).name, "files": files}
+        for place in places:
+            yield Pictured(self._panels(place, self.dataset[place]["image"].as_subclass(Tensor)))
 
     def _panels(self, place: int, image: Tensor) -> dict[str, Picture]:
         """Return the pictures of all stages that there are, in their order."""

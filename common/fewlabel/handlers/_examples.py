@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.transforms import Orientation
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from fewlabel.transforms._meta import plain
 from fewlabel.transforms.overlay import Picture
-from fewlabel.transforms.save_overlay import label_picture, read_picture, stretch
+from fewlabel.transforms.save_overlay import label_picture, read_picture, slices_last, stretch
 
 Labels = NDArray[np.int64]
 
@@ -83,20 +82,13 @@ def keep(item: dict[str, Any], keys: tuple[str, str, str], file: str, axes: str,
     index = None
     if label.ndim == 4:
         affine = item[keys[1]].affine if axes == "WH" and isinstance(item[keys[1]], MetaTensor) else None
-        parts = {key: _slices_last(part, affine) for key, part in parts.items()}
+        parts = {key: slices_last(part, affine) for key, part in parts.items()}
         index = (_fullest(parts[keys[1]], parts[keys[2]]), int(label.shape[-1]))
         parts = {key: part[..., index[0]] for key, part in parts.items()}
     masks = [label_picture(parts[key], axes) for key in keys[1:]]
     picture = None if picture_px is None else _jpeg(_shown(parts[keys[0]], axes), picture_px)
     height, width = masks[0].shape
     return Kept(file, index, (height, width), (_packed(masks[0]), _packed(masks[1])), picture)
-
-
-def _slices_last(volume: Tensor, affine: Tensor | None) -> Tensor:
-    """With an affine: axes towards left, posterior, superior, so that slices look as radiologists know them."""
-    if affine is None:
-        return volume
-    return plain(Orientation(axcodes="LPS", labels=None)(MetaTensor(volume, affine=affine)))
 
 
 def _fullest(label: Tensor, pred: Tensor) -> int:

@@ -29,8 +29,20 @@ PANELS = {
     "mask": "pseudo mask",
     "points": "points and Voronoi cells",
     "instances": "final instances",
+    "superpixels": "regions",
+    "sampling": "regions and voxels drawn",
+    "features_before": "features, untrained",
+    "features_after": "features, pre-trained",
+    "result": "result",
+}
+NOTES = {
+    "sampling": "What the contrast of regions draws from the patch in the white frame: regions (tinted), and voxels of "
+    "each, yellow in the first view and white in the second; of a volume, eight draws and the voxels near the slice.",
+    "features_before": "Features: the three principal components of what the head of the network reads, as red, green "
+    "and blue. Colors compare between images, not between the two networks.",
 }
 _MAX_ROWS, _MAX_CONFIG, _MAX_NAMES = 5000, 200_000, 500
+_MAX_COLUMNS = 5
 
 
 def run_page(run: Run, comparison: Comparison | None = None, notes: Sequence[str] = ()) -> str:
@@ -258,16 +270,22 @@ def _stages(run: Run, room: int) -> tuple[dict[str, Any] | None, int]:
             cases.append(case)
     if not cases:
         return None, room
-    present = {panel for case in cases for panel, _ in case["pictures"]}
-    panels = [panel for panel in PANELS if panel in present]
+    panels = [panel for panel in PANELS if any(panel in case["pictures"] for case in cases)]
     colors = _legend(run.stages) if run.stages.get("class_names") else []
-    return {"cases": cases, "panels": {panel: PANELS[panel] for panel in panels}, "legend": colors}, room
+    return {
+        "cases": cases,
+        "panels": {panel: PANELS[panel] for panel in panels},
+        "columns": len(panels) if len(panels) <= _MAX_COLUMNS else (len(panels) + 1) // 2,
+        "notes": [NOTES[panel] for panel in panels if panel in NOTES],
+        "legend": colors,
+    }, room
 
 
 def _pictures(folder: Path, entry: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Name and pictures of a case, and the bytes that they take."""
-    pictures = [(panel, _data(folder / file)) for panel, file in entry["files"].items()]
-    return {"name": entry["case"], "pictures": pictures}, sum(len(data) for _, data in pictures) + 1000
+    pictures = {panel: _data(folder / file) for panel, file in entry["files"].items()}
+    where = "slice {} of {}".format(entry["slice"][0] + 1, entry["slice"][1]) if entry.get("slice") else ""
+    return {"name": entry["case"], "slice": where, "pictures": pictures}, sum(map(len, pictures.values())) + 1000
 
 
 def _examples(run: Run, room: int) -> tuple[list[dict[str, Any]], int]:
@@ -280,8 +298,7 @@ def _examples(run: Run, room: int) -> tuple[list[dict[str, Any]], int]:
             left_out += 1
             continue
         room -= size
-        where = "slice {} of {}".format(entry["slice"][0] + 1, entry["slice"][1]) if entry.get("slice") else ""
-        case |= {"score": number(entry["score"]).text, "slice": where}
+        case |= {"score": number(entry["score"]).text}
         groups.setdefault(entry["group"], []).append(case)
     return [{"name": name.capitalize(), "cases": cases} for name, cases in groups.items()], left_out
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
-from monai.transforms import LoadImage, MapTransform
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, MapTransform, Orientation
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from fewlabel.transforms._meta import FILE_KEY, meta_of, plain
 from fewlabel.transforms.output_names import OutputNames
@@ -73,6 +75,21 @@ def label_picture(mask: NdarrayOrTensor, axes: str = "WH") -> NDArray[np.int64]:
     if values.ndim == 3:
         values = values[0] if values.shape[0] == 1 else values.argmax(0)
     return np.rint(values.T if axes == "WH" else values).astype(np.int64)
+
+
+def slices_last(volume: Tensor, affine: Tensor | None) -> Tensor:
+    """Turn a volume so that its slices look as radiologists know them.
+
+    Args:
+        volume: (C, *space).
+        affine: of the volume, (4, 4); None leaves it as it is.
+
+    Returns:
+        (C, *space'), axes towards left, posterior, superior.
+    """
+    if affine is None:
+        return volume
+    return plain(Orientation(axcodes="LPS", labels=None)(MetaTensor(volume, affine=affine)))
 
 
 class SaveOverlayd(MapTransform):
