@@ -132,6 +132,15 @@ def test_features_are_those_of_the_windows_that_hold_the_slice(dims: int, tmp_pa
     torch.testing.assert_close(found, whole[..., 5] if dims == 3 else whole)
 
 
+def test_a_neck_above_wide_shoulders_fills_the_picture(tmp_path: Path) -> None:
+    neck = item(3)
+    neck["regions"][:, :5, :, 3:] = neck["regions"][:, 11:, :, 3:] = -1
+    examples = make(tmp_path, count=1)
+    examples.dataset.transform = lambda entry: neck
+    examples.run()
+    assert pixels(tmp_path, "1_image.jpg").shape == (64, 32, 3), "6 of the 16 columns that the shoulders take, 12 rows"
+
+
 def test_short_volumes_are_padded(tmp_path: Path) -> None:
     examples = make(tmp_path)
     with torch.no_grad():

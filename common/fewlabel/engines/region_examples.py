@@ -118,9 +118,10 @@ class RegionExamples(StagePictures):
 
     def _shown(self, item: dict[str, Any], networks: dict[str, DenseUNet]) -> ShownSlice:
         image, regions = (item[key].as_subclass(Tensor) for key in ("image", "regions"))
-        body = _box(regions[0] >= 0)
-        middle = [(side.start + side.stop) // 2 for side in body]
-        box, at = body[:2], middle[2:]
+        body = regions[0] >= 0
+        at = [_middle(side) for side in _box(body)[2:]]
+        box = _box(body[..., at[0]] if at else body)
+        middle = [*map(_middle, box), *at]
         maps = {"image": image[:1], "regions": regions.round().int()}
         if self.loss is not None:
             maps |= self._sampled(maps["regions"][0], middle)
@@ -183,6 +184,10 @@ def _box(body: Tensor) -> tuple[slice, ...]:
     if not len(found):
         return tuple(slice(0, n) for n in body.shape)
     return tuple(slice(int(a), int(b) + 1) for a, b in zip(found.amin(dim=0), found.amax(dim=0), strict=True))
+
+
+def _middle(side: slice) -> int:
+    return int(side.start + side.stop) // 2
 
 
 def _around(middle: int, width: int, size: int) -> slice:

@@ -19,7 +19,7 @@ VIEWS: tuple[Color, Color] = (TRUTH_COLOR, (255, 255, 255))
 
 @dataclass(frozen=True)
 class ShownSlice:
-    """One slice in the axes of the network, as maps (X, Y) of the box around the body.
+    """One slice in the axes of the network, as maps (X, Y) of the box around the body there.
 
     Attributes:
         maps: ``image`` in [0, 1]; whole numbers ``regions``, -1 for none, ``chosen``, number from 1 of each region that

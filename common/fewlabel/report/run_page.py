@@ -36,8 +36,9 @@ PANELS = {
     "result": "result",
 }
 NOTES = {
-    "sampling": "What the contrast of regions draws from the patch in the white frame: regions (tinted), and voxels of "
-    "each, yellow in the first view and white in the second; of a volume, eight draws and the voxels near the slice.",
+    "sampling": "What the contrast of regions draws from the patch in the white frame (without one, from all that is "
+    "shown): regions (tinted), and voxels of each, yellow in the first view and white in the second, which hides the "
+    "first; of a volume, eight draws and the voxels near the slice.",
     "features_before": "Features: the three principal components of what the head of the network reads, as red, green "
     "and blue. Colors compare between images, not between the two networks.",
 }
