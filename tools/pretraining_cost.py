@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,13 @@ if str(ROOT) not in sys.path:  # started as a script
 
 import fire  # noqa: E402
 import torch  # noqa: E402
-from monai.bundle import ConfigParser  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from fewlabel.data.files import listed  # noqa: E402
 from fewlabel.losses import gather_points  # noqa: E402
-from tools.bench.measure import Machine, commit, quartiles, rounds  # noqa: E402
+from tools.bench.measure import quartiles, rounds  # noqa: E402
 from tools.bench.run import Row, write  # noqa: E402
+from tools.throughput import parser_of, stamp_of  # noqa: E402
 
 BUNDLE = "multi_organ_ct_segmentation_lrc"
 STEPS: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ def main(
         **keys: further config keys.
     """
     root, place = ROOT / "bundles" / bundle, torch.device(device)
-    stems = configs.split(",") if isinstance(configs, str) else [str(stem) for stem in configs]
+    stems = listed(configs)
     before = Path.cwd()
     os.chdir(root)
     try:
@@ -70,9 +70,8 @@ def main(
     finally:
         os.chdir(before)
     size = tuple(batch["image"].shape)
-    stamp: Row = {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), "commit": commit(ROOT)}
-    stamp |= {"device": Machine(place).name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    stamp |= {"bundle": bundle, "configs": "+".join(stems), "batch": size[0], "space": "x".join(map(str, size[2:]))}
+    stamp = stamp_of(bundle, stems, place) | {"threads": torch.get_num_threads()}
+    stamp |= {"batch": size[0], "space": "x".join(map(str, size[2:]))}
     whole = quartiles(times[next(iter(STEPS))])[1]
     rows: list[Row] = []
     for name, found in times.items():
@@ -87,9 +86,7 @@ def _steps(root: Path, stems: Sequence[str], keys: dict[str, Any], device: torch
     """Return a batch and what to time: whole steps, and the parts of the first."""
     calls: Calls = {}
     for number, (name, change) in enumerate(STEPS.items()):
-        parser = ConfigParser()
-        parser.read_config([str(root / "configs" / f"{stem}.json") for stem in stems])
-        parser.update({**keys, **change, "bundle_root": str(root)})
+        parser = parser_of(root, stems, keys | change)
         module = parser.get_parsed_content("pretrain::module").to(device)
         optimizer = parser.get_parsed_content("pretrain::optimizer")
         if not number:

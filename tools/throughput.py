@@ -66,12 +66,42 @@ def main(
     """
     root, place, stems = ROOT / "bundles" / bundle, torch.device(device), _listed(configs)
     keys |= {"device": device, "max_epochs": epochs, "epoch_length": epoch_length}
-    stamp: Row = {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), "commit": commit(ROOT)}
-    stamp |= {"device": Machine(place).name, "torch": torch.__version__, "bundle": bundle, "configs": "+".join(stems)}
+    stamp = stamp_of(bundle, stems, place)
     rows = chain(training(root, stems, _listed(variants), keys), inference(root, stems, place, keys, repeats))
     for row in rows:
         print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
         write([stamp | row], Path(csv_file))
+
+
+def stamp_of(bundle: str, stems: Sequence[str], device: torch.device) -> Row:
+    """Return the columns that say when, where and of what a row is.
+
+    Args:
+        bundle: name of its folder.
+        stems: config files.
+        device: what was measured.
+    """
+    stamp: Row = {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), "commit": commit(ROOT)}
+    return stamp | {
+        "device": Machine(device).name,
+        "torch": torch.__version__,
+        "bundle": bundle,
+        "configs": "+".join(stems),
+    }
+
+
+def parser_of(root: Path, stems: Sequence[str], keys: Mapping[str, Any]) -> ConfigParser:
+    """Return the merged configs of a bundle with some keys changed; those that it lacks are passed over.
+
+    Args:
+        root: folder of the bundle.
+        stems: config files, in their order.
+        keys: config keys.
+    """
+    parser = ConfigParser()
+    parser.read_config([str(root / "configs" / f"{stem}.json") for stem in stems])
+    parser.update({key: value for key, value in keys.items() if key in parser.config} | {"bundle_root": str(root)})
+    return parser
 
 
 def training(root: Path, stems: Sequence[str], variants: Sequence[str], keys: Mapping[str, Any]) -> Iterator[Row]:
@@ -105,7 +135,7 @@ def inference(
         keys: config keys.
         repeats: timed calls.
     """
-    parser = _parser(root, stems, keys)
+    parser = parser_of(root, stems, keys)
     network = parser.get_parsed_content("network_def").to(device).eval()
     height, width = parser["spatial_size"]
     for precision, call in _forms(network, device).items():
@@ -164,13 +194,6 @@ def _epochs(root: Path, stems: Sequence[str], keys: Mapping[str, Any]) -> tuple[
     sizes: Row = {"batch": parser["batch_size"], "height": height, "width": width, "workers": workers}
     seconds = [end - start for start, end in zip(marks[::2], marks[1::2], strict=True)]
     return seconds[1:], _peak(device), sizes
-
-
-def _parser(root: Path, stems: Sequence[str], keys: Mapping[str, Any]) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([str(root / "configs" / f"{stem}.json") for stem in stems])
-    parser.update({key: value for key, value in keys.items() if key in parser.config} | {"bundle_root": str(root)})
-    return parser
 
 
 def _row(what: str, variant: str, precision: str, sizes: Row, rates: list[float], peak: float) -> Row:
