@@ -53,6 +53,17 @@ def test_voronoi_by_hand(weight: float, double: bool) -> None:
     torch.testing.assert_close(*torch.autograd.grad(value, logits), *torch.autograd.grad(expected, logits))
 
 
+def test_foreground_of_the_mask_by_hand() -> None:
+    logits, mask, voronoi = random_case()
+    target = torch.cat([mask, voronoi], dim=1).float()
+    value = VoronoiLoss(foreground_weight=0.7)(logits, target) - VoronoiLoss()(logits, target)
+    believed = torch.where((mask == 1) & (voronoi != 0), 1, 255)
+    expected = 0.7 * by_hand(logits, believed[:, 0])
+    assert ((mask == 1) & (voronoi == 0)).any()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*torch.autograd.grad(value, logits), *torch.autograd.grad(expected, logits))
+
+
 def test_pixels_that_say_nothing_get_no_gradient() -> None:
     logits, mask, voronoi = random_case()
     VoronoiLoss()(logits, torch.cat([mask, voronoi], dim=1)).backward()
