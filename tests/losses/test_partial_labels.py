@@ -68,6 +68,28 @@ def test_with_some_classes_it_is_the_sums_written_out(include_background: bool, 
     torch.testing.assert_close(*(torch.autograd.grad(v, logits)[0] for v in (value, expected)))
 
 
+def test_balance_weighs_pixels_by_the_number_of_their_class() -> None:
+    logits, label = inputs()
+    label[label == 3] = 1  # a class without a pixel weighs nothing
+    count = label.flatten().bincount(minlength=5).double()
+    cross = -logits.log_softmax(1).gather(1, label)
+    for power in (0.5, 1.0):
+        weight = count[label] ** -power
+        value = PartialLabelLoss("ce", class_balance=power)(logits, label)
+        torch.testing.assert_close(value, (weight * cross).sum() / weight.sum())
+    each = torch.stack([cross[label == c].mean() for c in (0, 1, 2, 4)])
+    torch.testing.assert_close(value, each.mean())
+
+
+def test_balance_counts_what_is_not_annotated_as_background() -> None:
+    logits, label = inputs()
+    cleaned = torch.where(PRESENT.gather(1, label.flatten(1)).view_as(label) > 0, label, 0)
+    loss = PartialLabelLoss("ce", class_balance=0.5)
+    value = loss(logits, label, PRESENT)
+    torch.testing.assert_close(value, loss(logits, cleaned, PRESENT))
+    assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+
 def test_the_parts_add_up() -> None:
     logits, label = inputs()
     both, dice, cross = (PartialLabelLoss(base)(logits, label, PRESENT) for base in ("dice_ce", "dice", "ce"))
