@@ -13,9 +13,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 from tests.bundles.tiny_lrc import INFERENCE, TRAIN, Job, dataset, run, save, work, workflow
+from tests.dicom_series import ct_series
 
 from fewlabel.data import splits
 from fewlabel.errors import ConfigError
@@ -155,6 +157,18 @@ def test_labels_then_contrast_in_two_encoders_then_inference_on_the_grid_of_the_
     for image, mask in zip(images, masks, strict=True):
         assert mask.shape == image.shape and np.allclose(mask.affine, image.affine)
         assert set(np.unique(mask.get_fdata())) <= {0, 1, 2}
+
+
+def test_dicom_series_in_and_segmentation_out(trained: Path, tmp_path: Path) -> None:
+    series = ct_series(tmp_path / "in" / "series", slices=10)
+    run(series, tmp_path, INFERENCE, "inference", ckpt_dir=str(trained / "models"))
+    mask = nib.load(tmp_path / "predictions" / "series_mask.nii.gz").get_fdata()
+    written = pydicom.dcmread(tmp_path / "predictions" / "series_mask.dcm")
+    assert mask.shape == (128, 128, 10)
+    assert [s.SegmentLabel for s in written.SegmentSequence] == [
+        n for c, n in ((1, "right"), (2, "left")) if (mask == c).any()
+    ]
+    assert int(np.unpackbits(np.frombuffer(written.PixelData, np.uint8)).sum()) == (mask > 0).sum() > 0
 
 
 def poisoned(data: Path, to: Path, which: Callable[[dict[str, Any]], bool]) -> Path:

@@ -36,6 +36,7 @@ from fewlabel.transforms.pseudolabels import (
 )
 from fewlabel.transforms.regions import AddRegionsd, spacing_of
 from fewlabel.transforms.rgb import ToRGB, ToRGBd
+from fewlabel.transforms.save_dicom_seg import SaveDicomSegd
 from fewlabel.transforms.save_instances import SaveInstancesd
 from fewlabel.transforms.save_overlay import SaveOverlayd, read_picture
 from fewlabel.transforms.strong import IMAGENET_MEAN, IMAGENET_STD, StrongAugmentd
@@ -71,6 +72,7 @@ __all__ = [
     "RandGridMaskd",
     "RandWarp",
     "RandWarpd",
+    "SaveDicomSegd",
     "SaveInstancesd",
     "SaveOverlayd",
     "SelfActivationMapd",

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write predicted label maps of DICOM series as DICOM Segmentation objects."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import optional_import
+from pydicom.sr.codedict import codes
+
+import fewlabel
+from fewlabel.data.formats import kind
+from fewlabel.errors import ConfigError
+from fewlabel.files import atomic
+from fewlabel.transforms._meta import FILE_KEY, meta_of, plain, refusal
+from fewlabel.transforms.output_names import OutputNames
+
+highdicom, _HAS_HIGHDICOM = optional_import("highdicom")
+
+WHEN = ("auto", "always", "never")
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_SIDES = ("left ", "right ")
+
+
+class SaveDicomSegd(MapTransform):
+    """Write the label map of each DICOM series as one Segmentation object with a binary segment a class.
+
+    It stands where the label map has the grid of the series: after ``Invertd``. The object names the series and
+    its frame of reference, so that viewers and archives lay it over the images; segments without a voxel are left out,
+    and so is the object of a map that is empty. Classes get the SNOMED CT code that DICOM's dictionary has for their
+    name (``left kidney``: kidney), others that of an anatomical structure, and keep their name as label.
+
+    Needs the package highdicom (``pip install 'fewlabel[dicom-seg]'``).
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str | Path,
+        class_names: Sequence[str],
+        when: str = "auto",
+        postfix: str = "mask",
+        data_root_dir: str | Path = "",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        """Say what is written where.
+
+        Args:
+            keys: keys of label maps, (1, *space) or (*space), integers, ``MetaTensor`` with affine and file name.
+            output_dir: folder of the files, made when it is missing; ``<name of the series>_<postfix>.dcm``.
+            class_names: by class, background first.
+            when: ``auto``: for DICOM series where highdicom is installed; ``always``: for DICOM series; ``never``.
+            postfix: of the file names; empty for none.
+            data_root_dir: sub-folders of the input below this folder are kept below ``output_dir``; empty keeps none.
+            allow_missing_keys: skip keys that an item lacks instead of raising.
+
+        Raises:
+            ConfigError: an unknown ``when``; ``always`` without highdicom.
+        """
+        super().__init__(keys, allow_missing_keys)
+        if when not in WHEN:
+            raise ConfigError(f"dicom_seg is {when!r}: choose one of {', '.join(WHEN)}")
+        if when == "always" and not _HAS_HIGHDICOM:
+            raise ConfigError("dicom_seg is 'always', which needs highdicom: pip install 'fewlabel[dicom-seg]'")
+        self.is_on = when != "never" and _HAS_HIGHDICOM
+        self.class_names, self.postfix = list(class_names), postfix
+        self.names = OutputNames(output_dir, data_root_dir, "segmentations")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the objects of one item; the item is returned as it came. What is no DICOM series is passed by.
+
+        Raises:
+            ConfigError: two series whose objects would have the same name.
+            DataError: a label map on another grid than its series.
+        """
+        out = dict(data)
+        for key in self.key_iterator(out) if self.is_on else ():
+            source = meta_of(out[key]).get(FILE_KEY)
+            if source and kind(source) == "dicom":
+                self._write(out[key], Path(str(source)))
+        return out
+
+    def _write(self, label: MetaTensor, source: Path) -> None:
+        values = plain(label).cpu().numpy()
+        values = (values[0] if values.ndim == 4 else values).astype(np.uint8)
+        slices = series(source)
+        first = slices[0]
+        expected = (first.Columns, first.Rows, len(slices))
+        if values.shape != expected:
+            raise refusal(label, f"has {expected} voxels and its label map {values.shape}: write it after Invertd")
+        present = [c for c in range(1, len(self.class_names)) if (values == c).any()]
+        target = self.names.of(source)
+        if not present:
+            return
+        with atomic(target.with_name("_".join(filter(None, (target.name, self.postfix))) + ".dcm")) as temporary:
+            self._object(values, np.asarray(label.affine, np.float64), slices, present).save_as(temporary)
+
+    def _object(self, values: Any, affine: Any, slices: Sequence[Any], present: Sequence[int]) -> Any:
+        """Return the object: highdicom's volumes are (slice, row, column) and in LPS, ours are turned and in RAS."""
+        affine = (_RAS_TO_LPS @ affine)[:, [2, 1, 0, 3]]
+        planes = np.stack([values.transpose(2, 1, 0) == c for c in present], axis=-1).astype(np.uint8)
+        volume = highdicom.Volume(
+            planes,
+            affine,
+            coordinate_system="PATIENT",
+            frame_of_reference_uid=slices[0].FrameOfReferenceUID,
+            channels={"SegmentNumber": list(range(1, len(present) + 1))},
+        )
+        return highdicom.seg.Segmentation(
+            source_images=slices,
+            pixel_array=volume,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[self._segment(number, c) for number, c in enumerate(present, 1)],
+            series_instance_uid=highdicom.UID(),
+            series_number=1000,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="fewlabel",
+            manufacturer_model_name="fewlabel",
+            software_versions=fewlabel.__version__,
+            device_serial_number="0",
+            series_description="automatic segmentation, for research",
+        )
+
+    def _segment(self, number: int, c: int) -> Any:
+        return highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=self.class_names[c],
+            segmented_property_category=codes.SCT.AnatomicalStructure,
+            segmented_property_type=organ_code(self.class_names[c]),
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+                name="fewlabel", version=fewlabel.__version__, family=codes.DCM.ArtificialIntelligence
+            ),
+        )
+
+
+def series(source: str | Path) -> list[Any]:
+    """Return the images of a DICOM series, without their pixels, in the order of their files' names.
+
+    Args:
+        source: the folder of one series, or a file.
+    """
+    path = Path(source)
+    files = [file for file in sorted(path.iterdir()) if kind(file) == "dicom"] if path.is_dir() else [path]
+    return [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+
+
+def organ_code(name: str) -> Any:
+    """Return the SNOMED CT code of an organ, by DICOM's dictionary; that of an anatomical structure for the unknown.
+
+    Args:
+        name: in English, ``spinal cord``, ``left kidney``.
+
+    Example:
+        >>> organ_code("left kidney").meaning, organ_code("lesion 3").meaning
+        ('Kidney', 'Anatomical Structure')
+    """
+    words = name.lower()
+    for side in _SIDES:
+        words = words.removeprefix(side)
+    wanted = "".join(filter(str.isalnum, words))
+    found = {keyword.lower(): keyword for keyword in codes.SCT.dir(wanted)} if wanted else {}
+    keyword = found.get(wanted) or found.get(wanted + "gland")
+    return getattr(codes.SCT, keyword) if keyword else codes.SCT.AnatomicalStructure
