@@ -13,10 +13,10 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import optional_import
+from pydicom.misc import is_dicom
 from pydicom.sr.codedict import codes
 
 import fewlabel
-from fewlabel.data.formats import kind
 from fewlabel.errors import ConfigError
 from fewlabel.files import atomic
 from fewlabel.transforms._meta import FILE_KEY, meta_of, plain, refusal
@@ -83,20 +83,17 @@ class SaveDicomSegd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out) if self.is_on else ():
             source = meta_of(out[key]).get(FILE_KEY)
-            if source and kind(source) == "dicom":
-                self._write(out[key], Path(str(source)))
+            if source and (slices := series(source)):
+                self._write(out[key], slices, self.names.of(source))
         return out
 
-    def _write(self, label: MetaTensor, source: Path) -> None:
+    def _write(self, label: MetaTensor, slices: Sequence[Any], target: Path) -> None:
         values = plain(label).cpu().numpy()
         values = (values[0] if values.ndim == 4 else values).astype(np.uint8)
-        slices = series(source)
-        first = slices[0]
-        expected = (first.Columns, first.Rows, len(slices))
+        expected = (slices[0].Columns, slices[0].Rows, len(slices))
         if values.shape != expected:
             raise refusal(label, f"has {expected} voxels and its label map {values.shape}: write it after Invertd")
         present = [c for c in range(1, len(self.class_names)) if (values == c).any()]
-        target = self.names.of(source)
         if not present:
             return
         with atomic(target.with_name("_".join(filter(None, (target.name, self.postfix))) + ".dcm")) as temporary:
@@ -146,11 +143,11 @@ def series(source: str | Path) -> list[Any]:
     """Return the images of a DICOM series, without their pixels, in the order of their files' names.
 
     Args:
-        source: the folder of one series, or a file.
+        source: the folder of one series, or a file; files without DICOM's mark are passed by.
     """
     path = Path(source)
-    files = [file for file in sorted(path.iterdir()) if kind(file) == "dicom"] if path.is_dir() else [path]
-    return [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return [pydicom.dcmread(file, stop_before_pixels=True) for file in files if is_dicom(file)]
 
 
 def organ_code(name: str) -> Any:
