@@ -64,6 +64,18 @@ def test_voxels_are_where_they_were(tmp_path: Path, tilt: bool) -> None:
     assert referenced == {pydicom.dcmread(f).SOPInstanceUID for f in source.iterdir()}
 
 
+def test_one_slice(tmp_path: Path) -> None:
+    image = load(ct_series(tmp_path / "series", slices=1) / "0.dcm")
+    label = torch.zeros_like(image, dtype=torch.uint8)
+    assert label.shape == (1, 128, 128)
+    label[0, 20:50, 30:90] = 1
+    SaveDicomSegd("pred", tmp_path, NAMES)({"pred": label})
+    written = highdicom.seg.segread(tmp_path / "0_mask.dcm")
+    (frame,) = written.PerFrameFunctionalGroupsSequence
+    assert frame.PlanePositionSequence[0].ImagePositionPatient == [-40.0, -50.0, 12.0]
+    np.testing.assert_array_equal(written.pixel_array.squeeze(), label[0].T)
+
+
 def test_real_series(real_data: Any, tmp_path: Path) -> None:
     image = load(real_data("samples_loaders") / "dicom_ct_abdomen")
     label = torch.zeros_like(image, dtype=torch.uint8)

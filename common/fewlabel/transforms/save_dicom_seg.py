@@ -53,7 +53,7 @@ class SaveDicomSegd(MapTransform):
         """Say what is written where.
 
         Args:
-            keys: keys of label maps, (1, *space) or (*space), integers, ``MetaTensor`` with affine and file name.
+            keys: keys of label maps, (1, *space), integers, ``MetaTensor`` with affine and file name.
             output_dir: folder of the files, made when it is missing; ``<name of the series>_<postfix>.dcm``.
             class_names: by class, background first.
             when: ``auto``: for DICOM series where highdicom is installed; ``always``: for DICOM series; ``never``.
@@ -88,8 +88,8 @@ class SaveDicomSegd(MapTransform):
         return out
 
     def _write(self, label: MetaTensor, slices: Sequence[Any], target: Path) -> None:
-        values = plain(label).cpu().numpy()
-        values = (values[0] if values.ndim == 4 else values).astype(np.uint8)
+        values = plain(label)[0].cpu().numpy().astype(np.uint8)
+        values = values[..., None] if values.ndim == 2 else values  # one slice is a volume of one
         expected = (slices[0].Columns, slices[0].Rows, len(slices))
         if values.shape != expected:
             raise refusal(label, f"has {expected} voxels and its label map {values.shape}: write it after Invertd")
