@@ -14,6 +14,7 @@ import pytest
 from tests.guards._tree import refuse, shown, text_of, tracked_files
 
 LIMIT = 500 * 1024  # the same as check-added-large-files --maxkb=500
+WEIGHTS, HEAVIEST = re.compile(r"bundles/\w+/weights/\w+/model\.(pt|safetensors)"), 8 * 2**20  # together, of a bundle
 UNIX = ("/usr/bin/env", "/dev/null", "/proc/cpuinfo", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 URL = re.compile(r"\b(?:https?|ftp|git|ssh|s3)(?:\+\w+)?://[^\s\"'<>)\]]+")
 _ROOTS = "home|root|work|workspace|tmp|Users|mnt|media|scratch|Volumes|private|nfs|gpfs|lustre|kaggle"
@@ -62,10 +63,12 @@ def test_no_address_of_a_person() -> None:
 
 
 def test_no_heavy_file() -> None:
-    found = [
-        f"{shown(path)}: {path.stat().st_size // 1024} kB" for path in tracked_files() if path.stat().st_size > LIMIT
-    ]
+    heavy = {shown(path): path.stat().st_size for path in tracked_files() if path.stat().st_size > LIMIT}
+    weights = {name: size for name, size in heavy.items() if WEIGHTS.fullmatch(name)}
+    found = [f"{name}: {size // 1024} kB" for name, size in heavy.items() if name not in weights]
     refuse(found, "files of more than 500 kB belong into large_files.yml with url and sha256")
+    for bundle in {name.split("/")[1] for name in weights}:
+        assert sum(size for name, size in weights.items() if name.split("/")[1] == bundle) <= HEAVIEST
 
 
 def test_something_is_tracked() -> None:
