@@ -13,7 +13,6 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 from safetensors.torch import load_file
-from skimage import color, data, io
 from tests.bundles.tiny import INFERENCE, NUCLEI, config_files
 
 from fewlabel.data.randomness import one_thread
@@ -44,11 +43,12 @@ def test_card_quotes_the_row_of_the_run() -> None:
 
 
 @pytest.mark.slow
-def test_picture_of_scikit_image_as_the_page_does(tmp_path: Path) -> None:
+def test_picture_of_scikit_image_as_the_page_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What docs/nuclei.md shows: nuclei are found, and they are where the stain is."""
-    picture = (255 * color.hed2rgb(color.rgb2hed(data.immunohistochemistry()) * [2, 0, 0])).round().astype(np.uint8)
-    (tmp_path / "my_tiles").mkdir()
-    io.imsave(tmp_path / "my_tiles" / "ihc.png", picture)
+    page = (NUCLEI.parents[1] / "docs" / "nuclei.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
     workflow = ConfigWorkflow(
         config_files([*INFERENCE, "dsb2018_weights"], NUCLEI),
         workflow_type="inference",
@@ -63,8 +63,8 @@ def test_picture_of_scikit_image_as_the_page_does(tmp_path: Path) -> None:
         workflow.initialize()
         workflow.run()
     found = np.asarray(Image.open(tmp_path / "out" / "predictions" / "ihc_instances.png"))
-    page = (NUCLEI.parents[1] / "docs" / "nuclei.md").read_text(encoding="utf-8")
+    picture = np.asarray(Image.open(tmp_path / "my_tiles" / "ihc.png"))
     said = int(re.findall(r"(\d+) nuclei", page)[0])
     assert found.max() == pytest.approx(said, rel=0.02)
-    density = optical_density(torch.from_numpy(picture).float() / 255).mean(-1).numpy()
+    density = optical_density(torch.from_numpy(picture.copy()).float() / 255).mean(-1).numpy()
     assert np.median(density[found > 0]) > 1.5 * np.median(density[found == 0])

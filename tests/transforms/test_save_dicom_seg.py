@@ -18,7 +18,7 @@ from tests.dicom_series import ct_series
 
 from fewlabel.errors import ConfigError, DataError
 from fewlabel.transforms import SaveDicomSegd
-from fewlabel.transforms.save_dicom_seg import organ_code
+from fewlabel.transforms.dicom_seg import organ_code
 
 NAMES = ["background", "left kidney", "brainstem", "thing"]
 

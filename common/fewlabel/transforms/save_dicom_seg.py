@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,16 @@ import pydicom
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import optional_import
 from pydicom.misc import is_dicom
-from pydicom.sr.codedict import codes
 
-import fewlabel
 from fewlabel.errors import ConfigError
 from fewlabel.files import atomic
 from fewlabel.transforms._meta import FILE_KEY, meta_of, plain, refusal
 from fewlabel.transforms.output_names import OutputNames
 
-highdicom, _HAS_HIGHDICOM = optional_import("highdicom")
+_HAS_HIGHDICOM = find_spec("highdicom") is not None
 
 WHEN = ("auto", "always", "never")
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_SIDES = ("left ", "right ")
 
 
 class SaveDicomSegd(MapTransform):
@@ -93,50 +89,12 @@ class SaveDicomSegd(MapTransform):
         expected = (slices[0].Columns, slices[0].Rows, len(slices))
         if values.shape != expected:
             raise refusal(label, f"has {expected} voxels and its label map {values.shape}: write it after Invertd")
-        present = [c for c in range(1, len(self.class_names)) if (values == c).any()]
-        if not present:
+        if not values.any():
             return
+        from fewlabel.transforms.dicom_seg import segmentation  # half a second that nothing else shall wait for
+
         with atomic(target.with_name("_".join(filter(None, (target.name, self.postfix))) + ".dcm")) as temporary:
-            self._object(values, np.asarray(label.affine, np.float64), slices, present).save_as(temporary)
-
-    def _object(self, values: Any, affine: Any, slices: Sequence[Any], present: Sequence[int]) -> Any:
-        """Return the object: highdicom's volumes are (slice, row, column) and in LPS, ours are turned and in RAS."""
-        affine = (_RAS_TO_LPS @ affine)[:, [2, 1, 0, 3]]
-        planes = np.stack([values.transpose(2, 1, 0) == c for c in present], axis=-1).astype(np.uint8)
-        volume = highdicom.Volume(
-            planes,
-            affine,
-            coordinate_system="PATIENT",
-            frame_of_reference_uid=slices[0].FrameOfReferenceUID,
-            channels={"SegmentNumber": list(range(1, len(present) + 1))},
-        )
-        return highdicom.seg.Segmentation(
-            source_images=slices,
-            pixel_array=volume,
-            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[self._segment(number, c) for number, c in enumerate(present, 1)],
-            series_instance_uid=highdicom.UID(),
-            series_number=1000,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer="fewlabel",
-            manufacturer_model_name="fewlabel",
-            software_versions=fewlabel.__version__,
-            device_serial_number="0",
-            series_description="automatic segmentation, for research",
-        )
-
-    def _segment(self, number: int, c: int) -> Any:
-        return highdicom.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=self.class_names[c],
-            segmented_property_category=codes.SCT.AnatomicalStructure,
-            segmented_property_type=organ_code(self.class_names[c]),
-            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-                name="fewlabel", version=fewlabel.__version__, family=codes.DCM.ArtificialIntelligence
-            ),
-        )
+            segmentation(values, np.asarray(label.affine), slices, self.class_names).save_as(temporary)
 
 
 def series(source: str | Path) -> list[Any]:
@@ -148,22 +106,3 @@ def series(source: str | Path) -> list[Any]:
     path = Path(source)
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     return [pydicom.dcmread(file, stop_before_pixels=True) for file in files if is_dicom(file)]
-
-
-def organ_code(name: str) -> Any:
-    """Return the SNOMED CT code of an organ, by DICOM's dictionary; that of an anatomical structure for the unknown.
-
-    Args:
-        name: in English, ``spinal cord``, ``left kidney``.
-
-    Example:
-        >>> organ_code("left kidney").meaning, organ_code("lesion 3").meaning
-        ('Kidney', 'Anatomical Structure')
-    """
-    words = name.lower()
-    for side in _SIDES:
-        words = words.removeprefix(side)
-    wanted = "".join(filter(str.isalnum, words))
-    found = {keyword.lower(): keyword for keyword in codes.SCT.dir(wanted)} if wanted else {}
-    keyword = found.get(wanted) or found.get(wanted + "gland")
-    return getattr(codes.SCT, keyword) if keyword else codes.SCT.AnatomicalStructure
