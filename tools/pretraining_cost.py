@@ -119,28 +119,35 @@ def _step(module: Any, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor
 def _parts(module: Any, batch: dict[str, Tensor]) -> Calls:
     """Return the parts of a step of both branches; what has a gradient is timed forward and backward."""
     network, heads, loss = module.network, module.heads, module.loss
-    image, maps = batch["image"], [batch[key].squeeze(1).int() for key in ("regions", "regions_2")]
-    features = [f.detach().requires_grad_() for f in network.encode(image)]
+    images, maps = ([batch[key + end] for end in ("", "_2")] for key in ("image", "regions"))
+    maps = [m.squeeze(1).int() for m in maps]
+    views, valid = module._sample(images, maps)
+    features = _seen(views[0], network.encode(images[0]))
     dense = network.decode(features).detach().requires_grad_()
-    points = loss.sample(*maps, 0)
 
     def contrast() -> None:
-        query = heads["points"](gather_points(dense, points[0]))
+        query = heads["points"](gather_points(dense, views[0].pixels))
         with torch.no_grad():
-            key = heads["points"](gather_points(dense, points[1]))
-        loss(query, key, points.valid)["loss"].backward()
+            key = heads["points"](gather_points(dense, views[1].pixels))
+        loss(query, key, valid)["loss"].backward()
 
     def keys() -> None:
         with torch.no_grad():
-            network.decode(network.encode(image))
+            network.decode(_seen(views[1], network.encode(images[1])))
 
     return {
-        "encoder": lambda: network.encode(image)[-1].sum().backward(),
+        "encoder": lambda: network.encode(images[0])[-1].sum().backward(),
         "decoder": lambda: network.decode(features).sum().backward(),
         "encoder and decoder of the keys": keys,
-        "regions and voxels drawn": lambda: loss.sample(*maps, 0),
+        "regions and voxels drawn": lambda: module._sample(images, maps),
         "projection and contrast of voxels": contrast,
     }
+
+
+def _seen(view: Any, features: list[Tensor]) -> list[Tensor]:
+    """Return what the decoder reads of a view, cut off from the encoder."""
+    levels = view.window.crop_features(features) if view.window else features
+    return [f.detach().requires_grad_() for f in levels]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from fewlabel.engines import ContrastivePretrainingStep, StreamTrainer
+from fewlabel.engines.steps.windows import draw_windows
 from fewlabel.errors import ConfigError
 from fewlabel.handlers import CheckpointHandler, HistoryHandler
 from fewlabel.losses import RegionContrastLoss, gather_points
@@ -31,6 +32,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "simsiam only": {"global_branch": "simsiam", "local_weight": 0.0},
     "local": {"global_branch": "none"},
     "local shared": {"global_branch": "none", "key_encoder": "shared"},
+    "moco window": {"local_window": 0.5},
+    "byol window": {"global_branch": "byol", "local_window": 0.5},
     "local shared one-sided": {"global_branch": "none", "key_encoder": "shared", "symmetric": False},
 }
 every_option = pytest.mark.parametrize("name", OPTIONS)
@@ -86,7 +89,7 @@ def trainer(folder: Path, name: str, max_epochs: int) -> StreamTrainer:
     return StreamTrainer("cpu", max_epochs, Batches(), made, optimizer, train_handlers=handlers)
 
 
-@pytest.mark.parametrize("name", ["moco", "byol", "simsiam", "local"])
+@pytest.mark.parametrize("name", ["moco", "moco window", "byol", "simsiam", "local"])
 def test_stopped_and_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
     whole = trainer(tmp_path / "a", name, 4)
     whole.run()
@@ -97,7 +100,7 @@ def test_stopped_and_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> 
     assert all(torch.equal(value, theirs[key]) for key, value in whole.module.state_dict().items())
     assert whole.module.iteration == 8
     head = (tmp_path / "a/history.csv").read_text().splitlines()[0].split(",")
-    terms = {"moco": ["global", "global_top1"]}.get(name, [])
+    terms = ["global", "global_top1"] if name.startswith("moco") else []
     assert set(terms) <= set(head) and {"local", "positive_similarity", "valid_regions"} <= set(head)
 
 
@@ -144,6 +147,32 @@ def test_local_term_is_the_loss_of_dense_maps() -> None:
         maps.append(heads["points"](dense.movedim(1, -1)).movedim(-1, 1))
     q, k = (gather_points(m, p) for m, p in zip(maps, points[:2], strict=True))
     torch.testing.assert_close(found, made.loss(q, k.detach(), points.valid)["loss"])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_window_is_cut_out_of_the_features_and_of_the_maps(dims: int) -> None:
+    """The encoder sees the whole view; decoder and samples see the window alone."""
+    made = step("local shared one-sided", dims, local_window=0.5).eval()
+    torch.manual_seed(3)
+    found = made(batch(dims=dims))
+    torch.manual_seed(3)
+    stream = batch(dims=dims)["labeled"][0]
+    maps = [stream[key][:, 0] for key in ("regions", "regions_2")]
+    windows = draw_windows(*maps, 0.5, [16] * dims)
+    shown = [window.crop(m, [16] * dims) for window, m in zip(windows, maps, strict=True)]
+    assert shown[0].shape == (2, *[16] * dims)
+    points = made.loss.sample(*shown, int(torch.randint(2**62, ())))
+    dense = []
+    for image, window in zip((stream["image"], stream["image_2"]), windows, strict=True):
+        cut = []
+        for f in made.network.encode(image):
+            half = f.shape[-1] // 2
+            boxes = ([slice(half * c, half * (c + 1)) for c in corner] for corner in window.corners)
+            cut.append(torch.stack([one[:, *box] for one, box in zip(f, boxes, strict=True)]))
+        dense.append(made.network.decode(cut))
+    query, key = (made.heads["points"](gather_points(d, p)) for d, p in zip(dense, points[:2], strict=True))
+    torch.testing.assert_close(found["local"], made.loss(query, key.detach(), points.valid)["loss"])
+    assert found["valid_regions"] == points.valid.sum() / 2
 
 
 def test_moco_contrasts_against_the_queue_of_earlier_keys() -> None:
@@ -248,6 +277,8 @@ def test_two_processes_end_with_one_network_and_one_queue(name: str, tmp_path: P
         ({"key_encoder": "shared"}, "moco needs key_encoder momentum"),
         ({"global_branch": "simsiam", "key_encoder": "momentum"}, "simsiam needs key_encoder shared"),
         ({"momentum": 1.5}, "momentum is 1.5"),
+        ({"local_window": 0}, "local_window is 0: give a share above 0"),
+        ({"local_window": 1.5}, "local_window is 1.5"),
         ({"total_iterations": 0}, "total_iterations is 0: give max_epochs times epoch_length"),
         ({"queue_size": 0}, "queue_size is 0"),
         ({"loss": RegionContrastLoss(symmetric=True)}, "give symmetric to the step"),

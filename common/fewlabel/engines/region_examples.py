@@ -33,11 +33,11 @@ class RegionExamples(StagePictures):
     :meth:`~fewlabel.losses.RegionContrastLoss.sample` draws of one patch around the middle of that slice, and the
     pixels of each view; the frame is the patch. Of a volume, eight draws and the voxels at most two slices away, since
     one draw leaves little in a slice. Pre-training draws from patches at random places, and its views are turned and
-    scaled; here both views are this patch. ``features_before``, ``features_after``:
-    principal components, as :func:`~fewlabel.transforms.feature_colors`, of what the head of the network reads, of an
-    untrained network (drawn at ``seed``) and of the pre-trained one, black outside of the body. One basis serves all
-    images of a network: colors compare between images, not between the two networks. ``result``: the classes that the
-    fine-tuned network finds.
+    scaled, and may show a window of the patch (``local_window``); here both views are this patch. ``features_before``,
+    ``features_after``: principal components, as :func:`~fewlabel.transforms.feature_colors`, of what the head of the
+    network reads, of an untrained network (drawn at ``seed``) and of the pre-trained one, black outside of the body.
+    One basis serves all images of a network: colors compare between images, not between the two networks.
+    ``result``: the classes that the fine-tuned network finds.
 
     Panels of stages that are not there are left out. Files and index: see
     :class:`~fewlabel.engines.stage_pictures.StagePictures`.

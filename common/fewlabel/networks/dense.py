@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,10 @@ class DenseUNet(nn.Module, ABC):
     @abstractmethod
     def widths(self) -> list[int]:
         """Return the channels of each level of :meth:`encode`."""
+
+    @abstractmethod
+    def stride(self) -> list[int]:
+        """Return how many pixels of the image one of the bottleneck spans, along each axis."""
 
     @abstractmethod
     def dense_width(self) -> int:
@@ -156,6 +161,10 @@ class DenseBasicUNet(DenseUNet, BasicUNet):
         downs = (self.down_1, self.down_2, self.down_3, self.down_4)
         return [block.conv_1.conv.out_channels for block in (self.conv_0, *(down.convs for down in downs))]
 
+    def stride(self) -> list[int]:
+        """Return 16, from four halvings."""
+        return [16] * (self.final_conv.weight.ndim - 2)
+
     def dense_width(self) -> int:
         """Return the channels that the last convolution reads."""
         return int(self.final_conv.in_channels)
@@ -214,6 +223,11 @@ class DenseDynUNet(DenseUNet, DynUNet):
         """Return the channels of all levels."""
         return list(self.filters)
 
+    def stride(self) -> list[int]:
+        """Return the product of all strides along each axis."""
+        steps = [[n] * self.spatial_dims if isinstance(n, int) else n for n in self.strides]
+        return [math.prod(axis) for axis in zip(*steps, strict=True)]
+
     def dense_width(self) -> int:
         """Return the channels of the first level."""
         return int(self.filters[0])
@@ -249,6 +263,10 @@ class DenseFlexibleUNet(DenseUNet, FlexibleUNet):
     def widths(self) -> list[int]:
         """Return the channels of the five levels."""
         return list(FLEXUNET_BACKBONE.register_dict[self.backbone]["feature_channel"])
+
+    def stride(self) -> list[int]:
+        """Return 32, from five halvings."""
+        return [32] * (self.segmentation_head[0].weight.ndim - 2)
 
     def dense_width(self) -> int:
         """Return the channels that the head reads."""

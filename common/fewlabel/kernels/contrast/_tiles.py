@@ -30,6 +30,7 @@ class Pairs:
         key_labels: (B, M) integers; the same object as ``query_labels`` where both sides are one.
         same_label: the second sum is over keys of the query's own label, else over those of other labels.
         key_mask: (B, M) bool, false where a key does not exist; ``None`` where all do.
+        second_only: the first sum is left out; for the tiled form alone.
     """
 
     temperature: float
@@ -39,10 +40,16 @@ class Pairs:
     key_labels: Tensor | None = None
     same_label: bool = False
     key_mask: Tensor | None = None
+    second_only: bool = False
 
     @property
     def streams(self) -> int:
         """How many sums a row has."""
+        return self.tiles - self.second_only
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles of logits are in work at a time."""
         return 1 if self.query_labels is None else 2
 
 
@@ -114,7 +121,7 @@ class Sweep:
     def share(self, block: Callable[[int, slice, Tensor, int], None], blocks: list[slice], shares: int) -> None:
         """Deal (item, block) pairs out to shares in turn."""
         tasks = [(b, part) for b in range(self.query.shape[0]) for part in blocks]
-        scratch = self.scratch(shares, self.pairs.streams)
+        scratch = self.scratch(shares, self.pairs.tiles)
 
         def work(share: int) -> None:
             for b, part in tasks[share::shares]:
@@ -128,9 +135,9 @@ class Sweep:
         return self.query.new_empty(shares, tiles, height * width)
 
     def tile(self, b: int, rows: slice, columns: slice, scratch: Tensor) -> list[Tensor]:
-        """Return the logits of a tile: over all keys and, with labels, over those of the second sum."""
+        """Return the logits of a tile for each sum: over all keys and, with labels, over those of the second sum."""
         shape = length_of(rows), length_of(columns)
-        tiles = [view_of(buffer, shape) for buffer in scratch[: self.pairs.streams]]
+        tiles = [view_of(buffer, shape) for buffer in scratch[: self.pairs.tiles]]
         torch.mm(self.query[b, rows], self.key[b, columns].t(), out=tiles[0])
         if self.pairs.exclude_self:
             tiles[0].diagonal(rows.start - columns.start).fill_(-math.inf)
@@ -140,7 +147,7 @@ class Sweep:
             barred = torch.ne if self.pairs.same_label else torch.eq
             barred(self.pairs.query_labels[b, rows, None], self.pairs.key_labels[b, None, columns], out=tiles[1])
             torch.add(tiles[0], tiles[1], alpha=_BARRED, out=tiles[1])
-        return tiles
+        return tiles[-self.pairs.streams :]
 
 
 class RowBlock:

@@ -38,10 +38,10 @@ from fewlabel.kernels.contrast.cpu_self import self_lse
 def masked_lse(query: Tensor, key: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
     """Tiled form of :func:`fewlabel.kernels.contrast.masked_lse`; arguments are already checked and float32/64."""
     keep = torch.is_grad_enabled() and query.requires_grad
-    if key is query and pairs.key_labels is pairs.query_labels and pairs.key_mask is None:
+    if key is query and pairs.key_labels is pairs.query_labels and pairs.key_mask is None and not pairs.second_only:
         return self_lse(query, pairs)
     lse: tuple[Tensor, ...] = _RowLSE.apply(query, key, pairs, keep)
-    return lse[0], lse[1] if len(lse) == 2 else None
+    return lse[0], None if pairs.query_labels is None else lse[-1]
 
 
 def pair_lse(query: Tensor, key: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:

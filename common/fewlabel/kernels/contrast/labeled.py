@@ -15,6 +15,7 @@ from fewlabel.kernels.contrast.lse import (
     check_operands,
     compute_type,
     log_one_plus_exp,
+    lse_of_others,
     lse_with_own,
     masked_lse,
 )
@@ -144,17 +145,9 @@ def region_contrast(
         side.repeat_interleave(points, dim=1)
         for side, points in ((regions, k), (regions, key.shape[2]), (valid, key.shape[2]))
     )
-    _, mass = masked_lse(
-        query.flatten(1, 2),
-        key.flatten(1, 2),
-        query_labels,
-        key_labels,
-        temperature,
-        key_mask=key_mask,
-        unit_norm=unit_norm,
-        backend=backend,
+    mass = lse_of_others(
+        query.flatten(1, 2), key.flatten(1, 2), query_labels, key_labels, temperature, key_mask, unit_norm, backend
     )
-    assert mass is not None
     dtype = compute_type(query, key)
     positive = _RegionDots.apply(query.flatten(0, 1).to(dtype), key.flatten(0, 1).to(dtype)) / temperature
     contrast = log_one_plus_exp(mass.reshape(b * r, k, 1) - positive).mean(dim=(1, 2))

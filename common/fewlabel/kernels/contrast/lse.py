@@ -98,6 +98,41 @@ def lse_with_own(
     return lse_all, lse_same
 
 
+def lse_of_others(
+    query: Tensor,
+    key: Tensor,
+    query_labels: Tensor,
+    key_labels: Tensor,
+    temperature: float,
+    key_mask: Tensor,
+    unit_norm: bool | None,
+    backend: str,
+) -> Tensor:
+    """Return each query's log-sum-exp over the keys of another label alone, lse_neg of :func:`masked_lse`.
+
+    The tiled form takes half the operations of both sums.
+
+    Args:
+        query: (B, N, C), floating.
+        key: (B, M, C), floating.
+        query_labels: (B, N) integers.
+        key_labels: (B, M) integers.
+        temperature: > 0.
+        key_mask: (B, M) bool, false where a key does not exist.
+        unit_norm: see :func:`masked_lse`.
+        backend: see :func:`masked_lse`.
+
+    Returns:
+        (B, N); -inf for a row without such keys.
+    """
+    mask = None if key_mask.device.type == "cpu" and bool(key_mask.all()) else key_mask
+    _, others = _lse(
+        query, key, query_labels, key_labels, temperature, False, mask, unit_norm, backend, False, second_only=True
+    )
+    assert others is not None
+    return others
+
+
 def _lse(
     query: Tensor,
     key: Tensor,
@@ -109,6 +144,7 @@ def _lse(
     unit_norm: bool | None,
     backend: str,
     same_label: bool,
+    second_only: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Check, choose, compute."""
     check_operands(query, key, temperature)
@@ -119,7 +155,16 @@ def _lse(
     operator = operator_for(query, key, backend)
     query, key = operands(query, key, operator)
     bounded = bounded_logits(query, key, temperature, unit_norm)
-    pairs = Pairs(float(temperature), exclude_self, bounded, query_labels, key_labels, same_label, key_mask)
+    pairs = Pairs(
+        temperature=float(temperature),
+        exclude_self=exclude_self,
+        bounded=bounded,
+        query_labels=query_labels,
+        key_labels=key_labels,
+        same_label=same_label,
+        key_mask=key_mask,
+        second_only=second_only and operator is cpu,
+    )
     lse: tuple[Tensor, Tensor | None] = operator.masked_lse(query, key, pairs)
     return lse
 
