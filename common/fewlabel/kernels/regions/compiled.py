@@ -2,7 +2,7 @@
 """The loops of :mod:`fewlabel.kernels.regions.cpu`: each handles one block of one image on one thread.
 
 ``planes`` are (c, n) values, channel after channel; ``rows`` are (n, c), pixel after pixel. ``ids`` (n) holds the
-region of each pixel, negative where it has none. Everything is C-contiguous. Compiled on first use, cached on disk.
+region of each pixel, negative where it has none. All is C-contiguous but where said. Compiled on first use, cached.
 """
 
 from __future__ import annotations
@@ -94,6 +94,31 @@ def sum_rows(rows: Values, ids: Ints, total: Values) -> None:
             for k in range(channels):
                 total[region, k] += run[k]
         p = last
+
+
+@compiled
+def total_of_parts(parts: Values, offsets: Ints, mean: bool, out: Values) -> None:
+    """Add up totals (parts, B, L, c), of any strides, and divide them by the pixels of the regions for means."""
+    count, images, regions, channels = parts.shape
+    for b in range(images):
+        for region in range(regions):
+            size = max(offsets[b, region + 1] - offsets[b, region], 1) if mean else 1
+            for k in range(channels):
+                s = 0.0
+                for part in range(count):
+                    s += parts[part, b, region, k]
+                out[b, region, k] = s / size
+
+
+@compiled
+def share_of_pixels(upstream: Values, offsets: Ints, mean: bool, out: Values) -> None:
+    """Turn the gradient (B, L, c) of sums or means into what each pixel of a region receives; of any strides."""
+    images, regions, channels = upstream.shape
+    for b in range(images):
+        for region in range(regions):
+            size = max(offsets[b, region + 1] - offsets[b, region], 1) if mean else 1
+            for k in range(channels):
+                out[b, region, k] = upstream[b, region, k] / size
 
 
 @compiled

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,7 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: Any, flat: Tensor, index: RegionIndex, mean: bool) -> Tensor:
         blocks = _Blocks(flat, index)
         ctx.index, ctx.layout, ctx.mean = index, (flat.shape, flat.dtype, blocks.in_rows), mean
-        total = blocks.table(len(blocks.parts) if blocks.in_rows else 1, torch.float64)
-        sums = total.numpy()
+        sums = blocks.table(len(blocks.parts) if blocks.in_rows else 1, torch.float64).numpy()
         kernel = compiled.sum_rows if blocks.in_rows else compiled.sum_planes
 
         def work(b: int, part: int) -> None:
@@ -101,8 +101,9 @@ class _Sum(torch.autograd.Function):
                 kernel(values, ids, blocks.entry(sums, b, part))
 
         blocks.run(work)
-        total = total.sum(dim=0) if blocks.in_rows else total[0].mT
-        return (total.div_(index.sizes) if mean else total).to(blocks.dtype).contiguous()
+        total = torch.empty(len(flat), index.regions, flat.shape[1], dtype=blocks.dtype)
+        compiled.total_of_parts(blocks.by_region(sums), index.offsets.numpy(), mean, total.numpy())
+        return total
 
     @staticmethod
     @once_differentiable
@@ -112,8 +113,9 @@ class _Sum(torch.autograd.Function):
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
         gradient = gradient.mT if in_rows else gradient
         blocks = _Blocks(gradient, ctx.index)
-        upstream = upstream / ctx.index.sizes if ctx.mean else upstream
-        spread = (upstream if blocks.in_rows else upstream.mT).contiguous().unsqueeze(0).numpy()
+        spread = blocks.table(1, upstream.dtype).numpy()
+        shares = blocks.by_region(spread)[0]
+        compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, shares)
         kernel = compiled.spread_rows if blocks.in_rows else compiled.spread_planes
 
         def work(b: int, part: int) -> None:
@@ -134,7 +136,7 @@ class _Blocks:
     """(B, C, S) features cut into blocks that a thread handles at a time: some or all planes, or a part of the rows."""
 
     def __init__(self, flat: Tensor, index: RegionIndex) -> None:
-        in_planes = _is_dense(flat, 1, 2)
+        in_planes = flat.is_contiguous() or _is_dense(flat, 1, 2)
         self.in_rows = not in_planes and _is_dense(flat, 2, 1)
         self.features = flat.mT if self.in_rows else flat if in_planes else flat.contiguous()
         self.ids, self.regions = index.ids.flatten(1).numpy(), index.regions
@@ -154,6 +156,10 @@ class _Blocks:
         """The entries of a table that belong to a block."""
         return table[part % len(table), b] if self.in_rows else table[0, b, self.parts[part]]
 
+    def by_region(self, table: NDArray[Any]) -> NDArray[Any]:
+        """A table as (parts, B, L, C), a view."""
+        return table if self.in_rows else table.swapaxes(2, 3)
+
     def windows(self, b: int, part: int, write: bool = False) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
         """Yield first pixel, ids and values (read, or to be written) of a block; half precision in several windows."""
         pixels = self.parts[part] if self.in_rows else slice(0, self.ids.shape[1])
@@ -172,9 +178,13 @@ class _Blocks:
     def run(self, work: Callable[[int, int], None], one_thread_per_image: bool = False) -> None:
         """Call ``work(image, part)`` for all blocks, dealt to threads in turn."""
         images, parts = range(len(self.features)), range(len(self.parts))
+        if self.is_small:
+            for task in product(images, parts):
+                work(*task)
+            return
         deal = [[(b, part) for part in parts] for b in images]
         deal = deal if one_thread_per_image else [[task] for tasks in deal for task in tasks]
-        shares = 1 if self.is_small else share_count(len(deal), self.features.device)
+        shares = share_count(len(deal), self.features.device)
 
         def share(number: int) -> None:
             for tasks in deal[number::shares]:
