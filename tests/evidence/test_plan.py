@@ -54,6 +54,7 @@ def test_folder_names_are_safe() -> None:
     ("path", "value", "message"),
     [
         ("budget", [4], "key 'budget' is unknown"),
+        ("claims", {"it helps": ["method", "metod"]}, "claims: 'metod' is none of the variants"),
         ("baseline", "nothing", "baseline 'nothing' is none of the variants"),
         ("profile", ["train", "absent"], "names configs/absent.json, which does not exist"),
         ("variants::method::overlay", ["twist"], "variant method: key 'overlay' is unknown"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,22 @@ def test_further_metrics_have_a_table_of_their_own(plan: Plan, table: Table) -> 
     start = lines.index("| mean ± sd | labels | pixel F1, % | HD95, mm |")
     assert lines[start + 2 :][:3] == [f"| plain | {n} | 55.0 ± 5.8 | 12.5 ± 0.0 |" for n in (4, 8, 16)]
     assert "hd95" not in markdown(also, rows, "pixel_f1").lower(), "only the tables of the plan's metric have it"
+
+
+def test_claims_are_answered_at_every_budget_and_by_their_mean(plan: Plan, table: Table) -> None:
+    claims = {"it helps": ("method", "supervised"), "not run": ("method", "pool")}
+    lines = markdown(replace(plan, claims=claims), table(FIGURES)).splitlines()
+    start = lines.index("| claim | labels | difference, points [95 % interval] | sd | better on | verdict |")
+    assert [line for line in lines if "not run" in line] == [], "no rows of one side"
+    assert lines[start + 2] == "| it helps | 4 | +10.0 [+8.7, +11.3] | 0.8 | 4 of 4 | wins |"
+    at_8 = [0.42 - 0.40, 0.38 - 0.42, 0.54 - 0.50, 0.50 - 0.52]
+    both = [(a + b) / 2 for a, b in zip([0.10, 0.11, 0.10, 0.09], at_8, strict=True)]
+    mean, sd = statistics.fmean(both), statistics.stdev(both)
+    half = 3.182446 * sd / 2  # Student's t, 3 degrees of freedom
+    interval = f"[{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]"
+    expected = f"| it helps | mean | {100 * mean:+.1f} {interval} | {100 * sd:.1f} | 4 of 4 | wins |"
+    assert lines[start + 4 : start + 5] == [expected]
+    assert "| claim |" not in markdown(plan, table(FIGURES))
 
 
 def test_text_goes_between_the_markers_of_a_document(tmp_path: Path) -> None:

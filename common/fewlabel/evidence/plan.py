@@ -17,7 +17,9 @@ from fewlabel.errors import ConfigError
 
 LEAVE_ONE_OUT = "leave_one_out"
 
-_KEYS = frozenset("_desc_ profile metric also lower_is_better baseline budgets folds draws variants keys".split())
+_KEYS = frozenset(
+    "_desc_ profile metric also lower_is_better baseline budgets folds draws variants keys claims".split()
+)
 _VARIANT_KEYS = frozenset("_desc_ title overlays keys budgets optional".split())
 
 
@@ -86,6 +88,7 @@ class Plan:
         variants: by name, in the order of the tables.
         also: further columns that tables show, with their titles, such as ``{"pixel_f1": "pixel F1, %"}``; those with
             a percent sign are shares in [0, 1].
+        claims: pairs of variants (the first is said to be better) by the words of the claim.
     """
 
     bundle: Path
@@ -99,6 +102,7 @@ class Plan:
     draws: tuple[int, ...]
     variants: Mapping[str, Variant]
     also: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def runs(self, variants: Sequence[str] | None = None) -> Iterator[Run]:
         """Yield all runs, replicate by replicate, so that a sweep that is cut short still holds whole comparisons.
@@ -168,7 +172,10 @@ def read_plan(bundle: str | Path, dataset_dir: str | Path = "", datalist: str = 
         draws=tuple(int(draw) for draw in content["draws"]),
         variants=variants,
         also=dict(content.get("also", {})),
+        claims={claim: (str(one), str(other)) for claim, (one, other) in content.get("claims", {}).items()},
     )
+    if unknown := sorted({name for pair in plan.claims.values() for name in pair} - variants.keys()):
+        raise ConfigError(f"{path}: claims: {unknown[0]!r} is none of the variants {', '.join(variants)}")
     if plan.baseline not in variants:
         raise ConfigError(f"{path}: baseline {plan.baseline!r} is none of the variants {', '.join(variants)}")
     _require_configs(root, plan.profile, f"{path}: profile")

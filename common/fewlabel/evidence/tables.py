@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from fewlabel.errors import ConfigError
 from fewlabel.evidence.efficiency import Efficiency, efficiency
@@ -13,15 +14,21 @@ from fewlabel.evidence.rows import Row, require_same_settings
 from fewlabel.evidence.statistics import Paired, Summary, Values, paired, summarize, values
 from fewlabel.files import atomic
 
+_CLAIMS_HEAD = (
+    "| claim | labels | difference, points [95 % interval] | sd | better on | verdict |",
+    "|---|---|---|---|---|---|",
+)
+
 
 def markdown(plan: Plan, rows: Sequence[Row], metric: str | None = None) -> str:
     """Return the tables of a sweep.
 
     The first table has a row a variant and a column a budget (mean ± sd over replicates); the second compares every
-    variant with the baseline; the third, where the plan names further metrics, has a column for each of them.
+    variant with the baseline; the third, where the plan makes claims, the two variants of each, at every budget and
+    by their mean over all of them; the last, where the plan names further metrics, has a column for each of them.
 
     Args:
-        plan: gives titles, order and baseline.
+        plan: gives titles, order, baseline and claims.
         rows: of :func:`~fewlabel.evidence.read_rows`.
         metric: a column; None takes the plan's. Shares in [0, 1] are shown in percent.
 
@@ -35,6 +42,8 @@ def markdown(plan: Plan, rows: Sequence[Row], metric: str | None = None) -> str:
     metric = metric or plan.metric
     found = values(rows, metric)
     lines = [*_figures(plan, found, metric), "", *_comparisons(plan, found, metric)]
+    if claims := list(_claims(plan, found)):
+        lines += ["", *_CLAIMS_HEAD, *claims]
     if plan.also and metric == plan.metric:
         lines += ["", *_further(plan, rows)]
     return "\n".join(lines) + "\n"
@@ -123,6 +132,35 @@ def _cell(summary: Summary, expected: int, scale: float = 100) -> str:
     return f"{scale * summary.mean:.1f}{spread}" + (f" (n = {summary.count})" if summary.count < expected else "")
 
 
+def _claims(plan: Plan, found: dict[tuple[str, int], Values]) -> Iterator[str]:
+    """A row for each claim and budget, and one for the mean over budgets; claims without rows are left out."""
+    for claim, pair in plan.claims.items():
+        budgets = sorted(b for name, b in found if name == pair[0] and (pair[1], b) in found)
+        sides = [[found[name, budget] for budget in budgets] for name in pair]
+        rows = [(str(budget), one, other) for budget, one, other in zip(budgets, *sides, strict=True)]
+        if len(budgets) > 1:
+            rows.append(("mean", *map(_mean_over_budgets, sides)))
+        for label, one, other in rows:
+            if (compared := paired(one, other, plan.lower_is_better)) is not None:
+                difference, spread = _difference(compared)
+                better = f"{compared.better} of {compared.count}"
+                yield f"| {claim} | {label} | {difference} | {spread} | {better} | {compared.verdict} |"
+
+
+def _mean_over_budgets(side: Sequence[Values]) -> Values:
+    """Average the replicates that every budget has."""
+    common = set.intersection(*(set(known) for known in side))
+    return {replicate: fmean(known[replicate] for known in side) for replicate in common}
+
+
+def _difference(compared: Paired) -> tuple[str, str]:
+    """Return the mean difference with its interval, in points, and the standard deviation."""
+    mean = f"{100 * compared.mean:+.1f}"
+    if compared.count < 2:
+        return mean, ""
+    return f"{mean} [{100 * compared.low:+.1f}, {100 * compared.high:+.1f}]", f"{100 * compared.sd:.1f}"
+
+
 def _comparisons(plan: Plan, found: dict[tuple[str, int], Values], metric: str) -> Iterator[str]:
     title = plan.variants[plan.baseline].title
     yield (
@@ -131,10 +169,9 @@ def _comparisons(plan: Plan, found: dict[tuple[str, int], Values], metric: str) 
     )
     yield "|---|---|---|---|---|---|---|---|"
     for name, budget, compared, factor in comparisons(plan, found):
-        interval = f" [{100 * compared.low:+.1f}, {100 * compared.high:+.1f}]" if compared.count > 1 else ""
-        spread = f"{100 * compared.sd:.1f}" if compared.count > 1 else ""
+        difference, spread = _difference(compared)
         folds = ", ".join(f"{fold or 'all'} {100 * mean:+.1f}" for fold, mean in compared.by_fold.items())
         yield (
-            f"| {plan.variants[name].title} | {budget} | {100 * compared.mean:+.1f}{interval} | {spread} | "
+            f"| {plan.variants[name].title} | {budget} | {difference} | {spread} | "
             f"{compared.better} of {compared.count} | {folds} | {factor or ''} | {compared.verdict} |"
         )
