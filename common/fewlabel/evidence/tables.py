@@ -136,10 +136,10 @@ def _claims(plan: Plan, found: dict[tuple[str, int], Values]) -> Iterator[str]:
     """A row for each claim and budget, and one for the mean over budgets; claims without rows are left out."""
     for claim, pair in plan.claims.items():
         budgets = sorted(b for name, b in found if name == pair[0] and (pair[1], b) in found)
-        sides = [[found[name, budget] for budget in budgets] for name in pair]
-        rows = [(str(budget), one, other) for budget, one, other in zip(budgets, *sides, strict=True)]
+        ones, others = ([found[name, budget] for budget in budgets] for name in pair)
+        rows = list(zip(map(str, budgets), ones, others, strict=True))
         if len(budgets) > 1:
-            rows.append(("mean", *map(_mean_over_budgets, sides)))
+            rows.append(("mean", _mean_over_budgets(ones), _mean_over_budgets(others)))
         for label, one, other in rows:
             if (compared := paired(one, other, plan.lower_is_better)) is not None:
                 difference, spread = _difference(compared)

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fewlabel.errors import ConfigError
 
@@ -33,11 +34,12 @@ class Window(NamedTuple):
         Returns:
             (B, ..., *window), contiguous; differentiable.
         """
-        boxes = (
+        boxes = [
             tuple(slice(c * s, (c + n) * s) for c, n, s in zip(corner, self.cells, scale, strict=True))
             for corner in self.corners
-        )
-        return torch.stack([image[..., *box] for image, box in zip(maps, boxes, strict=True)])
+        ]
+        cut: Tensor = _Crop.apply(maps, boxes)
+        return cut
 
     def crop_features(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Cut the boxes out of all levels of an encoder.
@@ -71,7 +73,7 @@ def draw_windows(regions: Tensor, regions_2: Tensor, share: float, stride: Seque
         ConfigError: the views are not whole cells.
 
     Note:
-        Draws from PyTorch's CPU generator. O(B S); reads corners back from a GPU: call it before the networks run.
+        Draws from PyTorch's CPU generator. O(B S). Reads corners back from a GPU: call it before the networks run.
     """
     space = regions.shape[1:]
     if any(n % s for n, s in zip(space, stride, strict=True)):
@@ -82,19 +84,32 @@ def draw_windows(regions: Tensor, regions_2: Tensor, share: float, stride: Seque
     grid = [n // s for n, s in zip(space, stride, strict=True)]
     cells = [max(1, int(share * g)) for g in grid]
 
-    def corners(middle: Tensor) -> Tensor:
+    def around(middle: Tensor) -> Window:
         size = [middle.new_tensor(numbers) for numbers in (stride, cells, grid)]
-        return (middle / size[0] - size[1] / 2).round().clamp(min=0).minimum(size[2] - size[1]).long()
+        corners = (middle / size[0] - size[1] / 2).round().clamp(min=0).minimum(size[2] - size[1])
+        return Window(corners.long().tolist(), cells)
 
     spot = _body_pixel(regions)
-    first = corners(spot)
-    inside = torch.ones_like(regions, dtype=torch.bool)
-    for axis, place in enumerate(_places(regions)):
-        start = first[:, axis].view(-1, *[1] * len(space)) * stride[axis]
-        inside &= (place >= start) & (place < start + cells[axis] * stride[axis])
-    second = corners(_center_of_mass(_same_regions(regions, inside, regions_2), spot))
-    found: tuple[list[list[int]], list[list[int]]] = tuple(torch.stack([first, second]).tolist())
-    return Window(found[0], cells), Window(found[1], cells)
+    first = around(spot)
+    same = _same_regions(first.crop(regions, stride), regions_2)
+    return first, around(_center_of_mass(same, spot))
+
+
+class _Crop(torch.autograd.Function):
+    """Boxes of a batch, one an image; the gradient is written once, where slices would each fill a batch with zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, boxes: Sequence[tuple[slice, ...]]) -> Tensor:
+        ctx.shape, ctx.boxes = maps.shape, boxes
+        return torch.stack([image[..., *box] for image, box in zip(maps, boxes, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        gradient = upstream[0].new_zeros(ctx.shape)
+        for image, box, values in zip(gradient, ctx.boxes, upstream[0], strict=True):
+            image[..., *box] = values
+        return gradient, None
 
 
 def _places(maps: Tensor) -> list[Tensor]:
@@ -116,13 +131,13 @@ def _body_pixel(regions: Tensor) -> Tensor:
     return torch.where(total > 0, spot, spot.new_tensor(regions.shape[1:]) / 2)
 
 
-def _same_regions(regions: Tensor, inside: Tensor, regions_2: Tensor) -> Tensor:
-    """Mark the pixels of the second view whose region is inside, in the first."""
-    maps = torch.stack([regions, regions_2]).flatten(2).long().add_(1).clamp_(min=0)  # 0: no region
-    seen = torch.zeros(len(regions), int(maps.amax()) + 1, dtype=torch.bool, device=regions.device)
-    seen.scatter_(1, torch.where(inside.flatten(1), maps[0], 0), True)
+def _same_regions(shown: Tensor, regions_2: Tensor) -> Tensor:
+    """Mark the pixels of the second view whose region is shown in the window of the first."""
+    names, places = ((m.flatten(1).long() + 1).clamp_(min=0) for m in (shown, regions_2))  # 0: no region
+    seen = torch.zeros(len(names), int(places.amax()) + 1, dtype=torch.bool, device=shown.device)
+    seen.scatter_(1, torch.where(names < seen.shape[1], names, 0), True)
     seen[:, 0] = False
-    return seen.gather(1, maps[1]).view_as(regions_2)
+    return seen.gather(1, places).view_as(regions_2)
 
 
 def _center_of_mass(mask: Tensor, otherwise: Tensor) -> Tensor:
