@@ -71,7 +71,8 @@ def main(
         os.chdir(before)
     size = tuple(batch["image"].shape)
     stamp = stamp_of(bundle, stems, place) | {"threads": torch.get_num_threads()}
-    stamp |= {"batch": size[0], "space": "x".join(map(str, size[2:]))}
+    changed = ", ".join(f"{key}={value}" for key, value in keys.items() if key not in ("device", "output_dir"))
+    stamp |= {"keys": changed, "batch": size[0], "space": "x".join(map(str, size[2:]))}
     whole = quartiles(times[next(iter(STEPS))])[1]
     rows: list[Row] = []
     for name, found in times.items():
