@@ -35,10 +35,10 @@ TYPES = {"bf16": 2, "fp32": 4}
 SHARED = {80: 99, 90: 227}  # KiB that a block may have: 80 stands for consumer cards too
 
 
-def compiled(kind: str, capability: int, channels: int, number: str, bounded: bool) -> Compiled:
-    """A set against itself with labels and both sums: the form that needs most registers."""
-    tiles = triton.tiling(kind, channels, TYPES[number], capability)
-    constants = {"C": channels, "ROWS": tiles.rows, "COLUMNS": tiles.columns, "SECOND": 1, "MASK": False}
+def compiled(kind: str, capability: int, channels: int, number: str, bounded: bool, sums: int = 2) -> Compiled:
+    """A set against itself; with labels and both sums it is the form that needs most registers."""
+    tiles = triton.tiling(kind, channels, TYPES[number], capability, sums)
+    constants = {"C": channels, "ROWS": tiles.rows, "COLUMNS": tiles.columns, "SECOND": sums - 1, "MASK": False}
     constants |= {"EXCLUDE_SELF": True, "BOUNDED": bounded, "UPCAST": False}
     constants |= {"PRECISION": "tf32x3" if number == "fp32" else "ieee"}
     if kind == "forward":
@@ -50,8 +50,8 @@ def compiled(kind: str, capability: int, channels: int, number: str, bounded: bo
     return compile_for(kernel, capability, types, constants, tiles.warps, tiles.stages)
 
 
-def check(kind: str, capability: int, channels: int, number: str, bounded: bool) -> None:
-    found = compiled(kind, capability, channels, number, bounded)
+def check(kind: str, capability: int, channels: int, number: str, bounded: bool, sums: int = 2) -> None:
+    found = compiled(kind, capability, channels, number, bounded, sums)
     assert found.stack <= 16, "registers are spilled"
     assert found.registers <= 255
     assert found.shared <= SHARED[capability] * 1024
@@ -61,12 +61,13 @@ def check(kind: str, capability: int, channels: int, number: str, bounded: bool)
 @pytest.mark.parametrize("kind", ["forward", "backward"])
 @pytest.mark.parametrize("capability", [80, 90])
 def test_compiled_kernels_do_not_spill(capability: int, kind: str) -> None:
-    check(kind, capability, 128, "bf16", True)
+    for sums in (1, 2):
+        check(kind, capability, 128, "bf16", True, sums)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "channels"), [*(("bf16", c) for c in (16, 64, 128, 256)), ("fp32", 16), ("fp32", 64)]
+    ("number", "channels"), [*(("bf16", c) for c in (16, 64, 128, 256)), ("fp32", 16), ("fp32", 64), ("fp32", 128)]
 )
 @pytest.mark.parametrize("bounded", [True, False])
 @pytest.mark.parametrize("kind", ["forward", "backward"])
@@ -74,14 +75,18 @@ def test_compiled_kernels_do_not_spill(capability: int, kind: str) -> None:
 def test_every_tiling_compiles_without_spills(
     capability: int, kind: str, channels: int, bounded: bool, number: str
 ) -> None:
-    check(kind, capability, channels, number, bounded)
+    for sums in (1, 2):
+        check(kind, capability, channels, number, bounded, sums)
 
 
 def test_shared_memory_and_registers_of_the_common_case() -> None:
-    """Two blocks of the forward kernel fit an H100 at once."""
-    found = compiled("forward", 90, 128, "bf16", True)
+    """Two blocks of the forward kernel fit an H100 at once; with a mask, of half the threads, three."""
+    found = compiled("forward", 90, 128, "bf16", True, sums=1)
     assert found.shared <= 96 * 1024
     assert found.registers <= 128
+    found = compiled("forward", 90, 128, "bf16", True, sums=2)
+    assert found.shared <= 68 * 1024
+    assert found.registers <= 168
 
 
 @pytest.mark.gpu

@@ -70,8 +70,9 @@ def interpreted() -> None:
     """Small pieces, so that few pixels fill several; each shape in planes and in rows."""
     from fewlabel.kernels.regions import triton
 
-    triton._PIECE, triton._GROUP, triton._SLOTS = 32, 16, 2
-    triton.tile = lambda in_rows, channels: triton.Tile(8, 16)
+    triton._GROUP, triton._SLOTS = 16, 2
+    triton.sum_tile = lambda in_rows, channels: triton.Tile(8, 16 if in_rows else 32, piece=32)
+    triton.spread_tile = lambda in_rows, channels: triton.Tile(8, 16)
     random = torch.Generator().manual_seed(1)
     for (batch, channels, *space), dtype in (
         ((2, 5, 11, 13), torch.float32),
@@ -98,6 +99,21 @@ def interpreted() -> None:
         assert torch.equal(torch.autograd.grad(total.sum(), empty)[0], torch.zeros(shape))
 
 
+def interpreted_draws() -> None:
+    """Those of the operators, for draws in several programs, regions that do not exist and empty ones."""
+    from fewlabel.kernels.regions import sample, triton
+
+    index = region_index(labels_of(3, 11, 13, most=4), num_labels=6)
+    regions = torch.tensor([[0, 5, -1, 3], [2, 2, 1, 0], [-1, 3, 1, 4]])
+    for seed in (0, 7, -5, 2**63):
+        key = sample._key(seed, 9, 1, sample._PIXELS)
+        drawn = triton.draw_pixels(index, regions, 70, key + sample.GAMMA)
+        assert torch.equal(drawn, sample._draw(index, regions, 70, key))
+        assert (drawn < 0).any() and (drawn >= 0).any()
+    assert triton.draw_pixels(index, regions, 0, 1).shape == (3, 4, 0)
+    assert triton.draw_pixels(index, torch.full((3, 1), 6), 2, 1).tolist() == [[[-1, -1]]] * 3, "no such region"
+
+
 @pytest.mark.slow
 def test_interpreted() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
@@ -110,21 +126,22 @@ def test_interpreted() -> None:
 @pytest.mark.parametrize("number", ["fp32", "bf16"])
 @pytest.mark.parametrize("in_rows", [False, True])
 def test_compiled_for(capability: int, number: str, in_rows: bool) -> None:
-    """64 channels and pixels in multiples of 16; half of an SM's threads find registers, and rows go by 16 bytes."""
+    """64 channels and pixels in multiples of 16; a third of an SM's threads find registers, and rows go by 16 bytes."""
     from tests.kernels._aot import compile_for
 
     from fewlabel.kernels.regions import triton
 
-    tile = triton.tile(in_rows, 64)
     types = dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(POINTERS, "*i32") | {"best": "*i64"}
     types |= dict.fromkeys(("features", "gradient"), f"*{number}")
-    shape = {"GROUP": triton._GROUP, "CHANNELS": tile.channels, "PIXELS": tile.pixels}
-    shape |= {"stride_c" if in_rows else "stride_p": 1}
-    slots = {"PIECE": triton._PIECE, "CHANNELS": 64, "SLOTS": triton._SLOTS}
+    shared = {"GROUP": triton._GROUP, "stride_c" if in_rows else "stride_p": 1}
+    tile, spread = triton.sum_tile(in_rows, 64), triton.spread_tile(in_rows, 64)
+    pieces = shared | {"CHANNELS": tile.channels, "PIXELS": tile.pixels, "PIECE": tile.piece}
+    slots = {"PIECE": tile.piece, "CHANNELS": 64, "SLOTS": triton._SLOTS}
+    block = shared | {"CHANNELS": spread.channels, "PIXELS": spread.pixels, "MEAN": True}
     kernels = {
-        triton._piece_kernel: (shape | {"PIECE": triton._PIECE}, tile.warps),
-        triton._top_piece_kernel: (shape | {"PIECE": triton._PIECE}, tile.warps),
-        triton._spread_kernel: (shape | {"MEAN": True}, tile.warps),
+        triton._piece_kernel: (pieces, tile.warps),
+        triton._top_piece_kernel: (pieces, tile.warps),
+        triton._spread_kernel: (block, spread.warps),
         triton._total_kernel: (slots | {"MEAN": True}, triton.TOTAL_WARPS),
         triton._top_kernel: (slots, triton.TOP_WARPS),
     }
@@ -132,7 +149,7 @@ def test_compiled_for(capability: int, number: str, in_rows: bool) -> None:
         multiples = set(INTEGERS) - {"regions", "slots", "steps"} - set(constants)
         found = compile_for(kernel, capability, types, constants, warps, 3, multiples)
         assert found.stack == 0
-        assert found.registers <= (72 if kernel is triton._top_piece_kernel else 64)
+        assert found.registers <= 96
         assert found.shared <= 8192
         assert "atom" not in found.ptx
         gathers_planes = kernel in (triton._piece_kernel, triton._top_piece_kernel) and not in_rows
@@ -149,11 +166,27 @@ def test_compiled_for_ones() -> None:
 
     types = dict.fromkeys(("stride_b", "slots"), "i32") | dict.fromkeys(POINTERS, "*i32") | {"best": "*i64"}
     ones = dict.fromkeys(("stride_c", "stride_p", "channels", "pixels", "regions", "steps"), 1)
-    tile, shape = triton.tile(False, 1), {"PIECE": triton._PIECE, "GROUP": triton._GROUP, "SLOTS": triton._SLOTS}
+    tile = triton.sum_tile(False, 1)
+    shape = {"PIECE": tile.piece, "GROUP": triton._GROUP, "SLOTS": triton._SLOTS}
     shape |= ones | {"CHANNELS": tile.channels, "PIXELS": tile.pixels, "MEAN": True}
     for kernel in (getattr(triton, name) for name in KERNELS):
         constants = {name: value for name, value in shape.items() if name in kernel.arg_names}
         assert compile_for(kernel, 90, types, constants, tile.warps, 3).stack == 0
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_draws_compile(capability: int) -> None:
+    from tests.kernels._aot import compile_for
+
+    from fewlabel.kernels.regions import sample, triton
+
+    types = dict.fromkeys(("perm", "offsets"), "*i32") | dict.fromkeys(("regions", "drawn"), "*i64") | {"key": "i64"}
+    types |= dict.fromkeys(("total", "rows", "draws", "pixels", "labels"), "i32")
+    constants = {"DRAWS": triton._DRAWS, "IMAGE_BIT": sample.IMAGE_BIT, "REGION_BIT": sample.REGION_BIT}
+    constants |= {name: sample.signed(getattr(sample, name)) for name in ("GAMMA", "MIX_A", "MIX_B")}
+    found = compile_for(triton._draw_kernel, capability, types, constants, 4, 3)
+    assert (found.stack, found.shared) == (0, 0)
+    assert found.registers <= 64
 
 
 @pytest.mark.gpu
@@ -173,3 +206,4 @@ def test_on_a_gpu(channels: int, dtype: torch.dtype, layout: torch.memory_format
 
 if __name__ == "__main__":
     interpreted()
+    interpreted_draws()

@@ -74,18 +74,21 @@ def supcon(
         raise ValueError(f"expected variant 'out' or 'in', got {variant!r}")
     check_operands(features, features, temperature)
     check_labels(features, features, labels, labels)
-    groups = _groups(labels)
-    partners = groups.counts.gather(1, groups.ids.long()) - 1
-    if variant == "in":
-        lse, positive = lse_with_own(features, labels, temperature, unit_norm, backend)
-        positive = positive - partners.clamp(min=1).to(lse.dtype).log()
+    own: Tensor | None
+    if variant == "in":  # the long kernel first: a GPU is busy with it while the small ones are launched
+        lse, own = lse_with_own(features, labels, temperature, unit_norm, backend)
     else:
-        lse, _ = masked_lse(
+        lse, own = masked_lse(
             features, features, temperature=temperature, exclude_self=True, unit_norm=unit_norm, backend=backend
         )
-        positive = _MeanPartner.apply(features.to(lse.dtype), groups, partners) / temperature
+    groups = _groups(labels)
+    partners = groups.counts.gather(1, groups.ids.long()) - 1
     some = partners > 0
-    return torch.where(some, lse - positive, 0.0).sum() / some.sum().clamp(min=1)
+    if own is None:
+        positive = _SumOfMeanPartners.apply(features.to(lse.dtype), groups, partners) / temperature
+    else:
+        positive = torch.where(some, own - partners.clamp(min=1).to(lse.dtype).log(), 0.0).sum()
+    return (torch.where(some, lse, 0.0).sum() - positive) / some.sum().clamp(min=1)
 
 
 def region_contrast(
@@ -155,24 +158,29 @@ def region_contrast(
     return torch.where(taking_part, contrast, 0.0).sum() / taking_part.sum().clamp(min=1)
 
 
-class _MeanPartner(torch.autograd.Function):
-    """Mean similarity with the other rows of the own label: <z_i, M_y - z_i> / (n_y - 1), M_y the label's sum."""
+class _SumOfMeanPartners(torch.autograd.Function):
+    """Sum over rows of the mean similarity with the other rows of their label.
+
+    With M_y the sum of the n_y rows of label y it is sum_y (|M_y|^2 - sum_{i in y} |z_i|^2) / (n_y - 1): a row never
+    meets its partners, and the gradient, 2 (M_y - z_i) / (n_y - 1), needs no other sum.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, groups: RegionIndex, partners: Tensor) -> Tensor:
-        others = _sums_of_own(z, groups) - z
-        share = 1 / partners.clamp(min=1).to(z.dtype)
-        ctx.groups = groups
-        ctx.save_for_backward(z, others, share)
-        return (z * others).sum(-1) * share
+        sums = region_sum(z.mT, groups)
+        share, share_of_label = (
+            torch.where(others > 0, 1 / others.clamp(min=1).to(z.dtype), 0.0)
+            for others in (partners, groups.counts - 1)
+        )
+        ctx.save_for_backward(z, sums, groups.ids, share)
+        return (_squares(sums) * share_of_label).sum() - (_squares(z) * share).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        z, others, share = ctx.saved_tensors
-        weight = (upstream[0] * share).unsqueeze(-1)
-        weighted = weight * z
-        return weight * others + (_sums_of_own(weighted, ctx.groups) - weighted), None, None
+        z, sums, ids, share = ctx.saved_tensors
+        others = sums.gather(1, ids.long().unsqueeze(-1).expand_as(z)).sub_(z)
+        return others.mul_((2 * upstream[0] * share).unsqueeze(-1)), None, None
 
 
 class _RegionDots(torch.autograd.Function):
@@ -208,10 +216,14 @@ def _groups(labels: Tensor) -> RegionIndex:
     return RegionIndex(ids.int(), order.int(), offsets, groups[:, :-1])
 
 
-def _sums_of_own(z: Tensor, groups: RegionIndex) -> Tensor:
-    """For each row of (B, N, C) the sum of the rows of its label, in a fixed order."""
-    sums = region_sum(z.mT, groups)
-    return sums.gather(1, groups.ids.long().unsqueeze(-1).expand_as(z))
+def _share(partners: Tensor, dtype: torch.dtype) -> Tensor:
+    """One over the number of partners, 0 where there is none."""
+    return torch.where(partners > 0, 1 / partners.clamp(min=1).to(dtype), 0.0)
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """Squared norms of rows."""
+    return torch.linalg.vector_norm(rows, dim=-1).square()
 
 
 def _check_regions(query: Tensor, key: Tensor, valid: Tensor | None, negatives: str) -> Tensor:

@@ -20,7 +20,10 @@ __all__ = ["masked_lse"]
 _BOUND = {torch.float64: 300.0}  # largest |logit| that needs no shift before exp
 _BOUND_FLOAT32 = 40.0
 _TRITON = "fewlabel.kernels.contrast.triton"  # imported on first use: Triton comes with CUDA builds of torch alone
-_TRITON_CHANNELS = {2: 256, 4: 64}  # by bytes of a number: beyond, registers spill and the tiled form is the better one
+_TRITON_CHANNELS = {
+    2: 256,
+    4: 128,
+}  # by bytes of a number: beyond, registers spill and the tiled form is the better one
 
 
 def masked_lse(
@@ -52,7 +55,7 @@ def masked_lse(
             the running maximum; if the promise is broken beyond float32, the result is inf. ``False`` promises nothing.
             ``None`` looks at the norms where that costs no synchronization (CPU), else promises nothing.
         backend: ``auto``, ``cpu`` (tiled, any device), ``triton`` (CUDA; half types with C <= 256, float32 with
-            C <= 64) or ``reference`` (dense); ``FEWLABEL_BACKEND`` replaces ``auto``.
+            C <= 128) or ``reference`` (dense); ``FEWLABEL_BACKEND`` replaces ``auto``.
 
     Returns:
         ``lse_all`` and ``lse_neg`` (``None`` without labels): (B, N), float32, or float64 for float64 input,

@@ -48,7 +48,7 @@ class Tiling:
     stages: int
 
 
-def tiling(kind: str, channels: int, itemsize: int, capability: int) -> Tiling:
+def tiling(kind: str, channels: int, itemsize: int, capability: int, sums: int = 1) -> Tiling:
     """Return the tiling of a kernel; ``tests/kernels`` compiles each of them and refuses spills.
 
     Args:
@@ -56,18 +56,28 @@ def tiling(kind: str, channels: int, itemsize: int, capability: int) -> Tiling:
         channels: padded to a power of two, 16 to 256.
         itemsize: bytes of a number: 2 or 4.
         capability: of the GPU, 10 major + minor.
+        sums: of a row: 2 with labels.
     """
     large = 90 <= capability < 120  # 227 KB of shared memory; consumer cards of every generation have 99
+    if itemsize == 4:
+        return _tiling_of_floats(kind, channels, large)
     if kind == "forward":
-        if itemsize == 2:
-            return Tiling(128, 128, 8, 2) if large else Tiling(128, 64, 8, 2)
+        if large and sums == 2:  # masks need registers
+            return Tiling(64, 64, 4, 3 if channels <= 128 else 2)
+        return Tiling(128, 128, 8, 2) if large else Tiling(128, 64, 8, 2)
+    if large and channels == 128:
+        return Tiling(64, 128, 4, 2)
+    if large and channels > 128:
+        return Tiling(128, 64, 8, 2)
+    return Tiling(64, 64, 8 if channels == 256 else 4, 2)
+
+
+def _tiling_of_floats(kind: str, channels: int, large: bool) -> Tiling:
+    """Numbers are split into two parts each, in registers: tiles are small."""
+    if channels > 64:
+        return Tiling(32, 16, 4, 2) if kind == "forward" else Tiling(16, 32, 4, 2)
+    if kind == "forward":
         return Tiling(64, 64, 8, 2) if large else Tiling(64, 32, 4, 2)
-    if itemsize == 2:
-        if large and channels == 128:
-            return Tiling(64, 128, 4, 2)
-        if large and channels > 128:
-            return Tiling(128, 64, 8, 2)
-        return Tiling(64, 64, 8 if channels == 256 else 4, 2)
     return Tiling(64, 32, 8, 2) if large else Tiling(32, 32, 4, 2)
 
 
@@ -328,7 +338,7 @@ def _launch_forward(
     x: Tensor, y: Tensor, x_labels: Tensor | None, y_labels: Tensor | None, pairs: Pairs, lse2: Tensor
 ) -> None:
     """Fill (streams, B, N) log-sum-exp in base 2."""
-    tiles = tiling("forward", x.shape[-1], x.element_size(), _capability(x))
+    tiles = tiling("forward", x.shape[-1], x.element_size(), _capability(x), pairs.streams)
     mask = pairs.key_mask
     with _on(x):
         lse_kernel[(triton.cdiv(x.shape[1], tiles.rows), len(x))](
@@ -359,8 +369,8 @@ def _second(pairs: Pairs) -> int:
 
 def _padded(side: Tensor) -> Tensor:
     """Return contiguous rows whose length is a power of two and at least 16, as the tensor cores want them."""
-    channels = max(16, triton.next_power_of_2(side.shape[-1]))
-    return pad(side, (0, channels - side.shape[-1])).contiguous()
+    missing = max(16, triton.next_power_of_2(side.shape[-1])) - side.shape[-1]
+    return (pad(side, (0, missing)) if missing else side).contiguous()
 
 
 def _comparable(labels: Tensor | None) -> Tensor | None:

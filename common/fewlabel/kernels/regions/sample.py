@@ -3,8 +3,8 @@
 
 Random numbers are counter-based: number (image, region, draw) of a (seed, step, stream) is entry image * 2^48 + region
 * 2^24 + draw of the SplitMix64 sequence whose state is derived from (seed, step, stream). It is computed in int64,
-whose products PyTorch wraps modulo 2^64 on every device; pixels on a CPU, by a compiled loop. Nothing is stored and
-nothing depends on the order, the number or the device of other draws. Nothing here reads back from a GPU.
+whose products PyTorch wraps modulo 2^64 on every device; pixels by a compiled loop, or a kernel of the GPU. Nothing is
+stored and nothing depends on the order, the number or the device of other draws. Nothing here reads back from a GPU.
 
 References:
     Steele, Lea and Flood, Fast splittable pseudorandom number generators, OOPSLA 2014, doi:10.1145/2660193.2660195.
@@ -12,9 +12,12 @@ References:
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 from torch import Tensor
 
+from fewlabel.kernels.backend import has_triton
 from fewlabel.kernels.regions.index import RegionIndex
 
 __all__ = ["sample_pixels", "sample_regions"]
@@ -92,7 +95,8 @@ def sample_pixels(
         it is empty. A region's draws do not depend on which others are asked for.
 
     Raises:
-        ValueError: ``regions`` does not fit, a size is out of range, or (on a CPU) a number is not that of a region.
+        ValueError: ``regions`` does not fit, a size is out of range, or (on a CPU; a GPU draws nothing for it) a number
+            is not that of a region.
 
     Example:
         >>> from fewlabel.kernels.regions import region_index
@@ -107,18 +111,20 @@ def sample_pixels(
     if index.perm.shape[1] == 0 or index.regions == 0:
         return regions.new_full((*regions.shape, per_region), -1, dtype=torch.int64)
     key = _key(seed, step, stream, _PIXELS)
-    if index.device.type == "cpu":
-        return _draw_compiled(index, regions, per_region, key)
-    return _draw(index, regions, per_region, key)
-
-
-def _draw_compiled(index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
-    """The pixels by a loop over the draws; on a CPU a pass over memory for every step of the arithmetic is slow."""
-    from fewlabel.kernels.regions import cpu
-
+    if index.device.type == "cuda" and has_triton():
+        return _draw_compiled("triton", index, regions, per_region, key)
+    if index.device.type != "cpu":
+        return _draw(index, regions, per_region, key)
     if regions.numel() and int(regions.max()) >= index.regions:
         raise ValueError(f"regions must be below {index.regions}, the regions of this index, got {int(regions.max())}")
-    return cpu.draw_pixels(index, regions.long().contiguous(), per_region, key + GAMMA)
+    return _draw_compiled("cpu", index, regions, per_region, key)
+
+
+def _draw_compiled(form: str, index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
+    """The pixels by one compiled loop or launch; a pass over memory for every step of the arithmetic is slow."""
+    module = importlib.import_module(f"fewlabel.kernels.regions.{form}")
+    drawn: Tensor = module.draw_pixels(index, regions.long().contiguous(), per_region, key + GAMMA)
+    return drawn
 
 
 def _draw(index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
@@ -137,10 +143,10 @@ def _random(index: RegionIndex, regions: Tensor, draws: int, key: int) -> Tensor
     """64 random bits for every draw of the regions (B, R, 1): (B, R, draws), int64."""
     image = torch.arange(len(regions), device=index.device).view(-1, 1, 1)
     counter = (image << IMAGE_BIT) + (regions << REGION_BIT) + torch.arange(draws, device=index.device)
-    bits = counter.mul_(_signed(GAMMA)).add_(_signed(key + GAMMA))
+    bits = counter.mul_(signed(GAMMA)).add_(signed(key + GAMMA))
     for shift, factor in zip(SHIFTS, (MIX_A, MIX_B, 1), strict=True):
         bits ^= _shifted(bits, shift)
-        bits = bits.mul_(_signed(factor)) if factor != 1 else bits
+        bits = bits.mul_(signed(factor)) if factor != 1 else bits
     return bits
 
 
@@ -159,7 +165,7 @@ def _shifted(bits: Tensor, by: int) -> Tensor:
     return (bits >> by).bitwise_and_(2 ** (64 - by) - 1)
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """The int64 with the same lower 64 bits."""
     return (value + 2**63) % 2**64 - 2**63
 
