@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import time
@@ -14,6 +15,9 @@ def note(job: tuple[Path, str]) -> None:
     folder, name = job
     if name == "raises":
         raise ValueError("on purpose")
+    if name == "says how":
+        (folder / name).write_text(multiprocessing.get_start_method())
+        return
     if name == "exits":
         sys.exit(3)
     (folder / name).write_text(str(os.getpid()))

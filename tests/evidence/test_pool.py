@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -38,6 +39,12 @@ def test_every_job_has_a_process_and_failures_stay_their_own(tmp_path: Path) -> 
     assert codes == {"one": 0, "raises": 1, "two": 0, "exits": 3, "three": 0}
     pids = {int((tmp_path / name).read_text()) for name in ("one", "two", "three")}
     assert len(pids) == 3 and os.getpid() not in pids
+
+
+def test_processes_of_a_job_start_as_they_do_outside(tmp_path: Path) -> None:
+    """Readers of data are forked where that is the rule, so that lambdas of a config need no pickle."""
+    assert dict(run_jobs([("x", (tmp_path, "says how"))], note, slots=1)) == {"x": 0}
+    assert (tmp_path / "says how").read_text() == multiprocessing.get_start_method()
 
 
 def test_the_next_job_is_taken_when_a_slot_is_free(tmp_path: Path) -> None:

@@ -57,7 +57,11 @@ def run_jobs(
 
 
 def _guarded(work: Callable[[Any], None], argument: Any) -> None:
-    """Do the work, but end when the parent has gone: a run without its sweep would meet the next one's."""
+    """Do the work, but end when the parent has gone: a run without its sweep would meet the next one's.
+
+    Processes of its own (workers that read data) start as they do outside a sweep, not as this one did.
+    """
+    multiprocessing.set_start_method(None, force=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     work(argument)
 
