@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,7 @@ def main(
         os.chdir(before)
     size = tuple(batch["image"].shape)
     stamp = stamp_of(bundle, stems, place) | {"threads": torch.get_num_threads()}
-    changed = ", ".join(f"{key}={value}" for key, value in keys.items() if key not in ("device", "output_dir"))
-    stamp |= {"keys": changed, "batch": size[0], "space": "x".join(map(str, size[2:]))}
+    stamp |= {"keys": _changed(keys), "batch": size[0], "space": "x".join(map(str, size[2:]))}
     whole = quartiles(times[next(iter(STEPS))])[1]
     rows: list[Row] = []
     for name, found in times.items():
@@ -81,6 +80,12 @@ def main(
         rows.append(stamp | {"part": name, "repeats": len(found)} | {k: f"{v:.4g}" for k, v in figures.items()})
         print(f"{name}: {middle:.1f} ms, {100 * middle / whole:.0f} %", flush=True)
     write(rows, Path(csv_file))
+
+
+def _changed(keys: Mapping[str, Any]) -> str:
+    """Keys as a row shows them; of a data set its name, wherever it lies."""
+    shown = {key: Path(value).name if key == "dataset_dir" else value for key, value in keys.items()}
+    return ", ".join(f"{key}={value}" for key, value in shown.items() if key not in ("device", "output_dir"))
 
 
 def _steps(root: Path, stems: Sequence[str], keys: dict[str, Any], device: torch.device) -> tuple[Any, Calls]:

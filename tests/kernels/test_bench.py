@@ -40,6 +40,7 @@ def test_quick_run_appends_rows(tmp_path: Path) -> None:
     for row in rows:
         assert float(row["q25_ms"]) <= float(row["median_ms"]) <= float(row["q75_ms"])
         assert float(row["max_deviation"]) <= 2e-6
+        assert row["queued_ms"] == "nan", "a CPU has no queue"
         if row["implementation"] == "tiled":
             assert float(row["memory_ratio"]) < 0.5
         if row["implementation"] == "dense":

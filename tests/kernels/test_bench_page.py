@@ -38,6 +38,16 @@ def test_latest_measurement_counts_as_a_whole(page: ModuleType) -> None:
     assert "not yet" not in page.tables([row(), row(device="a GPU", threads="0")])
 
 
+def test_time_of_a_queued_call_is_shown_where_it_was_taken(page: ModuleType) -> None:
+    dense = {"implementation": "dense", "queued_ms": "7"}
+    rows = [row(queued_ms="1"), row(**dense), row(N="16", queued_ms="nan"), row(N="16", **dense)]
+    lines = page.tables(rows).splitlines()
+    assert lines[2] == "| N | ours, ms | dense, ms | queued, ms | times faster | memory, MiB |"
+    assert lines[4] == "| 8 | 2 | 2 | 1 | 1 | 5 (others from 5) |"
+    assert lines[5] == "| 16 | 2 | 2 |  | 1 | 5 (others from 5) |"
+    assert "queued" not in page.tables(rows[2:])
+
+
 def test_page_is_up_to_date(page: ModuleType) -> None:
     text = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
     for name in page.cases.names():

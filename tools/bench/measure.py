@@ -31,6 +31,27 @@ def milliseconds(call: Call, device: torch.device) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+def queued_milliseconds(call: Call, device: torch.device) -> float:
+    """Return the time of a call among others that the host does not wait for, as in training.
+
+    Launches of the next call overlap with the work of this one, so that a long kernel hides them. NaN on a CPU.
+
+    Args:
+        call: has been called before.
+        device: whose queue it goes to.
+    """
+    if device.type != "cuda":
+        return math.nan
+    count = max(3, min(100, math.ceil(30 / milliseconds(call, device))))
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(count):
+        call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / count
+
+
 def rounds(calls: Mapping[str, Call], device: torch.device, repeats: int, budget_s: float) -> dict[str, list[float]]:
     """Time calls in turns, so that noise of a shared machine falls on all of them alike.
 

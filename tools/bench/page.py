@@ -68,10 +68,14 @@ def table(rows: list[Row]) -> str:
         known[row["implementation"]] = row
     names = list(dict.fromkeys(name for forms in problems.values() for name in forms))
     varying = [i for i in range(len(keys)) if len({problem[i] for problem in problems}) > 1]
-    head = [*(keys[i] for i in varying), *(f"{name}, ms" for name in names), "times faster", "memory, MiB"]
+    queued = [forms.get(names[0], {}).get("queued_ms", "nan") for forms in problems.values()]
+    has_queued = any(value != "nan" for value in queued)
+    head = [*(keys[i] for i in varying), *(f"{name}, ms" for name in names), *["queued, ms"][: int(has_queued)]]
+    head += ["times faster", "memory, MiB"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for problem, forms in problems.items():
+    for (problem, forms), alone in zip(problems.items(), queued, strict=True):
         times = [_number(forms[name]["median_ms"]) if name in forms else "" for name in names]
+        times += ["" if alone == "nan" else _number(alone)][: int(has_queued)]
         cells = [*(problem[i] for i in varying), *times, *_against(names[0], forms)]
         lines.append(f"| {' | '.join(cells)} |")
     last = rows[-1]

@@ -30,7 +30,7 @@ from torch import Tensor  # noqa: E402
 import fewlabel  # noqa: E402
 from tools.bench import cases  # noqa: E402
 from tools.bench.case import Case, Implementation, Problem  # noqa: E402
-from tools.bench.measure import Machine, commit, peak_bytes, quartiles, rounds  # noqa: E402
+from tools.bench.measure import Machine, commit, peak_bytes, quartiles, queued_milliseconds, rounds  # noqa: E402
 
 Row = dict[str, str | int | float]
 
@@ -125,6 +125,7 @@ def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int, bu
     deviations = {name: _deviation(call(), expected) for name, call in calls.items()}
     memory = {name: peak_bytes(call, machine.device) / 2**20 for name, call in calls.items()}
     times = rounds(calls, machine.device, repeats, budget_s)
+    queued = {name: queued_milliseconds(call, machine.device) for name, call in calls.items()}
     load = round(os.getloadavg()[0], 1)  # how busy the machine was, others included
     bound, medians = machine.bound_ms(problem.work), {name: quartiles(t)[1] for name, t in times.items()}
     rows: list[Row] = []
@@ -135,7 +136,7 @@ def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int, bu
         figures |= {"bound_ms": bound, "times_bound": median / bound}
         figures |= {"time_ratio": median / medians.get(baseline, math.nan)}
         figures |= {"memory_ratio": memory[name] / (memory.get(baseline) or math.nan)}
-        figures |= {"max_deviation": deviations[name]}
+        figures |= {"max_deviation": deviations[name], "queued_ms": queued[name]}
         short = {key: float(f"{value:.4g}") for key, value in figures.items()}
         rows.append({**problem.columns, "implementation": name, "repeats": len(values), "load": load, **short})
     return rows
