@@ -118,9 +118,8 @@ class ContrastivePretrainingStep(TrainingStep):
         super().__init__(network)
         self.loss = loss if loss is not None else RegionContrastLoss()
         key_encoder = key_encoder or ("shared" if global_branch == "simsiam" else "momentum")
-        _check(network, self.loss, global_branch, local_weight, key_encoder, momentum, total_iterations)
-        if not 0 < local_window <= 1:
-            raise ConfigError(f"local_window is {local_window}: give a share above 0, up to 1 for the whole patch")
+        _check_parts(network, self.loss, global_branch, local_weight, key_encoder)
+        _check_numbers(local_weight, local_window, momentum, total_iterations)
         self.global_branch, self.local_weight, self.local_window = global_branch, local_weight, local_window
         self.momentum, self.total_iterations = momentum, total_iterations
         self.symmetric = key_encoder == "shared" or global_branch == "byol" if symmetric is None else symmetric
@@ -250,16 +249,12 @@ def _mean(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
 
 
-def _check(
-    network: nn.Module, loss: Any, branch: str, local_weight: float, key_encoder: str, momentum: float, total: int
-) -> None:
+def _check_parts(network: nn.Module, loss: Any, branch: str, local_weight: float, key_encoder: str) -> None:
     if not isinstance(network, DenseUNet):
         kind = type(network).__name__
         raise ConfigError(f"network_def {kind} gives no dense features: take fewlabel.networks.DenseBasicUNet or alike")
     if branch not in BRANCHES:
         raise ConfigError(f"global_branch '{branch}' is none of {', '.join(BRANCHES)}")
-    if local_weight < 0:
-        raise ConfigError(f"local_weight is {local_weight}: give 0 to switch the local branch off, or more")
     if branch == "none" and not local_weight:
         raise ConfigError("global_branch is none and local_weight is 0: nothing would be learned")
     if key_encoder not in ("momentum", "shared"):
@@ -267,9 +262,16 @@ def _check(
     fixed = {"moco": "momentum", "byol": "momentum", "simsiam": "shared"}.get(branch, key_encoder)
     if key_encoder != fixed:
         raise ConfigError(f"global_branch {branch} needs key_encoder {fixed}, not {key_encoder}")
+    if loss.symmetric:
+        raise ConfigError("symmetric of the region contrast is for one network: give symmetric to the step instead")
+
+
+def _check_numbers(local_weight: float, local_window: float, momentum: float, total: int) -> None:
+    if local_weight < 0:
+        raise ConfigError(f"local_weight is {local_weight}: give 0 to switch the local branch off, or more")
+    if not 0 < local_window <= 1:
+        raise ConfigError(f"local_window is {local_window}: give a share above 0, up to 1 for the whole patch")
     if not 0.0 <= momentum <= 1.0:
         raise ConfigError(f"momentum is {momentum}: give a share from 0 to 1")
     if total < 1:
         raise ConfigError(f"total_iterations is {total}: give max_epochs times epoch_length")
-    if loss.symmetric:
-        raise ConfigError("symmetric of the region contrast is for one network: give symmetric to the step instead")
