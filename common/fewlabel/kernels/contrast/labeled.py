@@ -168,12 +168,9 @@ class _SumOfMeanPartners(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, groups: RegionIndex, partners: Tensor) -> Tensor:
         sums = region_sum(z.mT, groups)
-        share, share_of_label = (
-            torch.where(others > 0, 1 / others.clamp(min=1).to(z.dtype), 0.0)
-            for others in (partners, groups.counts - 1)
-        )
+        share = _share(partners, z.dtype)
         ctx.save_for_backward(z, sums, groups.ids, share)
-        return (_squares(sums) * share_of_label).sum() - (_squares(z) * share).sum()
+        return (_squares(sums) * _share(groups.counts - 1, z.dtype)).sum() - (_squares(z) * share).sum()
 
     @staticmethod
     @once_differentiable

@@ -20,10 +20,7 @@ __all__ = ["masked_lse"]
 _BOUND = {torch.float64: 300.0}  # largest |logit| that needs no shift before exp
 _BOUND_FLOAT32 = 40.0
 _TRITON = "fewlabel.kernels.contrast.triton"  # imported on first use: Triton comes with CUDA builds of torch alone
-_TRITON_CHANNELS = {
-    2: 256,
-    4: 128,
-}  # by bytes of a number: beyond, registers spill and the tiled form is the better one
+_TRITON_CHANNELS = {2: 256, 4: 128}  # by bytes of a number: beyond, registers spill
 
 
 def masked_lse(
