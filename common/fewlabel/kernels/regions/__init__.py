@@ -10,6 +10,7 @@ draw) by integer arithmetic alone and are therefore the same on every device.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from types import ModuleType
@@ -61,7 +62,7 @@ def region_sum(features: Tensor, index: RegionIndex, *, backend: str = "auto") -
         [[1.0, 10.0]]
     """
     operator = _operator(features, index, backend)
-    total: Tensor = operator.region_sum(features.flatten(2), index)
+    total: Tensor = operator.region_sum(features, index)
     return total
 
 
@@ -87,7 +88,7 @@ def region_mean(features: Tensor, index: RegionIndex, *, backend: str = "auto") 
         [[0.5, 3.3333332538604736, 0.0]]
     """
     operator = _operator(features, index, backend)
-    mean: Tensor = operator.region_sum(features.flatten(2), index, mean=True)
+    mean: Tensor = operator.region_sum(features, index, mean=True)
     return mean
 
 
@@ -124,20 +125,23 @@ def _operator(features: Tensor, index: RegionIndex, requested: str) -> ModuleTyp
     """Check the operands and return the module of the backend to use."""
     if not features.is_floating_point():
         raise TypeError(f"features must be floating, got {features.dtype}")
-    batch, *spatial = index.ids.shape
-    if features.ndim != len(spatial) + 2 or (features.shape[0], *features.shape[2:]) != (batch, *spatial):
-        expected = ", ".join(map(str, (batch, "C", *spatial)))
-        raise ValueError(f"expected features ({expected}) for this index, got {tuple(features.shape)}")
-    if features.device != index.device:
-        raise ValueError(f"features and index must be on one device, got {features.device} and {index.device}")
-    name = _backend.resolve("regions", features.device, requested, available=_available(features.device))
+    shape, expected, device = features.shape, index.ids.shape, features.device
+    if (*shape[:1], *shape[2:]) != expected or len(shape) < 2:
+        wanted = ", ".join(map(str, (expected[0], "C", *expected[1:])))
+        raise ValueError(f"expected features ({wanted}) for this index, got {tuple(shape)}")
+    if device != index.device:
+        raise ValueError(f"features and index must be on one device, got {device} and {index.device}")
+    return _module(_backend.resolve("regions", device, requested, available=_available(device)))
+
+
+@functools.cache
+def _module(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
 def _available(device: torch.device) -> tuple[str, ...]:
     """Backends for a device, best first; on a CPU the GPU kernel runs where Triton interprets."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    kernel = ("triton",) if _backend.has_triton() else ()
     if device.type == "cpu":
-        return ("cpu", "reference", *kernel[: int(interpreted)])
-    return (*(kernel if device.type == "cuda" else ()), "reference")
+        is_interpreted = os.environ.get("TRITON_INTERPRET") == "1" and _backend.has_triton()
+        return ("cpu", "reference", "triton") if is_interpreted else ("cpu", "reference")
+    return ("triton", "reference") if device.type == "cuda" and _backend.has_triton() else ("reference",)

@@ -34,12 +34,13 @@ _PLANES = 4  # channels to a task, where they are planes and there is work for s
 _ROWS, _MOST_PARTS = 32768, 8  # rows to a task, at least; parts of an image, at most
 _SHARED = 2**20  # values below which threads cost more than they save
 _SHARED_DRAWS = 2**16  # draws below which threads cost more than they save
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64}
 _WINDOW = 16384  # pixels of half precision that are converted at a time
 
 
-def region_sum(flat: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
+def region_sum(features: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
     """Compiled form of :func:`fewlabel.kernels.regions.reference.region_sum`; its backward pass is a gather."""
-    total: Tensor = _Sum.apply(flat, index, mean)
+    total: Tensor = _Sum.apply(features, index, mean)
     return total
 
 
@@ -47,16 +48,15 @@ def region_argmax(flat: Tensor, index: RegionIndex) -> Tensor:
     """Compiled form of :func:`fewlabel.kernels.regions.reference.region_argmax`."""
     blocks = _Blocks(flat.detach(), index)
     top, best = blocks.table(1, blocks.dtype), blocks.table(1, torch.int64)
-    best.fill_(-1)
-    tables = top.numpy(), best.numpy()
+    best.fill(-1)
     kernel = compiled.argmax_rows if blocks.in_rows else compiled.argmax_planes
 
     def work(b: int, part: int) -> None:
         for first, ids, values in blocks.windows(b, part):
-            kernel(values, ids, first, *(blocks.entry(table, b, part) for table in tables))
+            kernel(values, ids, first, *(blocks.entry(table, b, part) for table in (top, best)))
 
     blocks.run(work, one_thread_per_image=blocks.in_rows)
-    return best[0] if blocks.in_rows else best[0].mT
+    return torch.from_numpy(blocks.by_region(best)[0])
 
 
 def sort_pixels(ids: Tensor, regions: int) -> tuple[Tensor, Tensor]:
@@ -90,10 +90,11 @@ class _Sum(torch.autograd.Function):
     """Sums or means of the regions; every pixel receives the gradient of its region's sum."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, index: RegionIndex, mean: bool) -> Tensor:
+    def forward(ctx: Any, features: Tensor, index: RegionIndex, mean: bool) -> Tensor:
+        flat = features.flatten(2)  # in here: as a step of its own it would be recorded, and undone backward
         blocks = _Blocks(flat, index)
-        ctx.index, ctx.layout, ctx.mean = index, (flat.shape, flat.dtype, blocks.in_rows), mean
-        sums = blocks.table(len(blocks.parts) if blocks.in_rows else 1, torch.float64).numpy()
+        ctx.index, ctx.layout, ctx.mean = index, (features.shape, flat.shape, flat.dtype, blocks.in_rows), mean
+        sums = blocks.table(len(blocks.parts) if blocks.in_rows else 1, torch.float64)
         kernel = compiled.sum_rows if blocks.in_rows else compiled.sum_planes
 
         def work(b: int, part: int) -> None:
@@ -108,12 +109,12 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (batch, channels, pixels), dtype, in_rows = ctx.layout
+        features, (batch, channels, pixels), dtype, in_rows = ctx.layout
         shape = (batch, pixels, channels) if in_rows else (batch, channels, pixels)
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
         gradient = gradient.mT if in_rows else gradient
         blocks = _Blocks(gradient, ctx.index)
-        spread = blocks.table(1, upstream.dtype).numpy()
+        spread = blocks.table(1, upstream.dtype)
         shares = blocks.by_region(spread)[0]
         compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, shares)
         kernel = compiled.spread_rows if blocks.in_rows else compiled.spread_planes
@@ -123,34 +124,36 @@ class _Sum(torch.autograd.Function):
                 kernel(blocks.entry(spread, b, part), ids, values)
 
         blocks.run(work)
-        return gradient, None, None
+        return gradient.view(features), None, None
 
 
-def _is_dense(flat: Tensor, outer: int, inner: int) -> bool:
-    """Tell whether an image's values lie one after the other, the inner axis last."""
-    (long, short), (far, near) = ((at(outer), at(inner)) for at in (flat.size, flat.stride))
-    return (short == 1 or near == 1) and (long == 1 or far == short)
+def _dense(flat: Tensor) -> tuple[bool, Tensor]:
+    """Tell whether the values are rows, and return them as planes (B, C, S) or rows (B, S, C) without gaps."""
+    (_, channels, pixels), (_, far, near) = flat.shape, flat.stride()
+    if (near == 1 or pixels == 1) and (far == pixels or channels == 1):
+        return False, flat
+    if (far == 1 or channels == 1) and (near == channels or pixels == 1):
+        return True, flat.mT
+    return False, flat.contiguous()
 
 
 class _Blocks:
     """(B, C, S) features cut into blocks that a thread handles at a time: some or all planes, or a part of the rows."""
 
     def __init__(self, flat: Tensor, index: RegionIndex) -> None:
-        in_planes = flat.is_contiguous() or _is_dense(flat, 1, 2)
-        self.in_rows = not in_planes and _is_dense(flat, 2, 1)
-        self.features = flat.mT if self.in_rows else flat if in_planes else flat.contiguous()
-        self.ids, self.regions = index.ids.flatten(1).numpy(), index.regions
+        self.in_rows, self.features = _dense(flat)
+        self.batch, self.channels, pixels = flat.shape
+        self.ids, self.regions = index.ids.numpy().reshape(self.batch, pixels), index.regions
         self.dtype = torch.promote_types(flat.dtype, torch.float32)
-        self.array = self.features.detach().numpy() if flat.dtype == self.dtype else None
-        length, self.is_small = self.features.shape[1], flat.numel() < _SHARED
+        self.array = self.features.numpy() if flat.dtype == self.dtype else None
+        length, self.is_small = pixels if self.in_rows else self.channels, flat.numel() < _SHARED
         step = max(_ROWS, math.ceil(length / _MOST_PARTS)) if self.in_rows else length if self.is_small else _PLANES
         self.parts = [slice(start, start + step) for start in range(0, length, max(step, 1))]
 
-    def table(self, parts: int, dtype: torch.dtype) -> Tensor:
+    def table(self, parts: int, dtype: torch.dtype) -> NDArray[Any]:
         """Zeros for each region and channel, (parts, B, L, C) for rows and (parts, B, C, L) for planes."""
-        channels = self.features.shape[2 if self.in_rows else 1]
-        shape = (self.regions, channels) if self.in_rows else (channels, self.regions)
-        return torch.zeros(parts, len(self.features), *shape, dtype=dtype)
+        shape = (self.regions, self.channels) if self.in_rows else (self.channels, self.regions)
+        return np.zeros((parts, self.batch, *shape), _NUMPY[dtype])
 
     def entry(self, table: NDArray[Any], b: int, part: int) -> NDArray[Any]:
         """The entries of a table that belong to a block."""
@@ -177,7 +180,7 @@ class _Blocks:
 
     def run(self, work: Callable[[int, int], None], one_thread_per_image: bool = False) -> None:
         """Call ``work(image, part)`` for all blocks, dealt to threads in turn."""
-        images, parts = range(len(self.features)), range(len(self.parts))
+        images, parts = range(self.batch), range(len(self.parts))
         if self.is_small:
             for task in product(images, parts):
                 work(*task)

@@ -9,8 +9,9 @@ from torch import Tensor
 from fewlabel.kernels.regions.index import RegionIndex
 
 
-def region_sum(flat: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
-    """Sum, or mean, of (B, C, S) features by region: (B, L, C), float32, or float64 for float64 features."""
+def region_sum(features: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
+    """Sum, or mean, of (B, C, *spatial) features by region: (B, L, C), float32, or float64 for float64 features."""
+    flat = features.flatten(2)
     batch, channels, _ = flat.shape
     rows = flat.transpose(1, 2).to(torch.promote_types(flat.dtype, torch.float32)).flatten(0, 1)
     slots = _slots(index) + torch.arange(batch, device=flat.device).unsqueeze(1) * (index.regions + 1)

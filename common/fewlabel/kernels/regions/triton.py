@@ -64,9 +64,9 @@ def spread_tile(in_rows: bool, channels: int) -> Tile:
     return Tile(min(_GROUP, widest), 32) if in_rows else Tile(min(8, widest), 128)
 
 
-def region_sum(flat: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
+def region_sum(features: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
     """GPU form of :func:`fewlabel.kernels.regions.reference.region_sum`; its backward pass is a gather."""
-    total: Tensor = _Sum.apply(flat, index, mean)
+    total: Tensor = _Sum.apply(features, index, mean)
     return total
 
 
@@ -142,8 +142,9 @@ class _Sum(torch.autograd.Function):
     """Sums or means of the regions; every pixel receives the gradient of its region's sum."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, index: RegionIndex, mean: bool) -> Tensor:
-        ctx.index, ctx.layout, ctx.mean = index, torch.empty_like(flat, device="meta"), mean
+    def forward(ctx: Any, features: Tensor, index: RegionIndex, mean: bool) -> Tensor:
+        flat = features.flatten(2)  # in here: as a step of its own it would be recorded, and undone backward
+        ctx.index, ctx.layout, ctx.mean = index, (features.shape, flat.shape, flat.dtype, _in_rows(flat)), mean
         dtype = torch.promote_types(flat.dtype, torch.float32)
         total = flat.new_empty((flat.shape[0], index.regions, flat.shape[1]), dtype=dtype)
         if flat.numel() == 0 or index.regions == 0:
@@ -158,18 +159,20 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        gradient = torch.empty_like(ctx.layout, device=upstream.device)
-        batch, channels, pixels = gradient.shape
+        features, (batch, channels, pixels), dtype, in_rows = ctx.layout
+        shape = (batch, pixels, channels) if in_rows else (batch, channels, pixels)
+        gradient = torch.empty(shape, dtype=dtype, device=upstream.device)
+        gradient = gradient.mT if in_rows else gradient
         if gradient.numel() == 0 or ctx.index.regions == 0:
-            return gradient.zero_(), None, None
-        tile = spread_tile(_in_rows(gradient), channels)
+            return gradient.zero_().view(features), None, None
+        tile = spread_tile(in_rows, channels)
         with torch.cuda.device_of(gradient):
             _spread_kernel[(triton.cdiv(pixels, tile.pixels), triton.cdiv(channels, _GROUP), batch)](
                 upstream.contiguous(), ctx.index.ids.contiguous(), ctx.index.offsets.contiguous(), gradient,
                 *gradient.stride(), channels, pixels, ctx.index.regions,
                 GROUP=_GROUP, CHANNELS=tile.channels, PIXELS=tile.pixels, MEAN=ctx.mean, num_warps=tile.warps,
             )  # fmt: skip
-        return gradient, None, None
+        return gradient.view(features), None, None
 
 
 def _in_rows(flat: Tensor) -> bool:
