@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loops of :mod:`fewlabel.kernels.regions.cpu`: each handles one block of one image on one thread.
+"""The loops of :mod:`fewlabel.kernels.regions.cpu`: each call does a share of one image on one thread.
 
 ``planes`` are (c, n) values, channel after channel; ``rows`` are (n, c), pixel after pixel. ``ids`` (n) holds the
-region of each pixel, negative where it has none. All is C-contiguous but where said. Compiled on first use, cached.
+region of each pixel, negative where it has none. All is C-contiguous but where said. Share ``share`` of ``shares``
+takes every ``shares``-th task; what a task is depends on the shape alone, and so do results. Compiled on first use,
+cached.
 """
 
 from __future__ import annotations
@@ -22,21 +24,31 @@ Longs = NDArray[np.int64]
 _GAMMA, _MIX_A, _MIX_B = np.uint64(GAMMA), np.uint64(MIX_A), np.uint64(MIX_B)
 _SHIFT_A, _SHIFT_B, _SHIFT_C = (np.uint64(by) for by in SHIFTS)
 _IMAGE_BIT, _REGION_BIT, _HALF = np.uint64(IMAGE_BIT), np.uint64(REGION_BIT), np.uint64(32)
+_ROWS, _MOST_PARTS = 32768, 8  # pixels to a part of an image of rows, at least; parts, at most
 _RUN = 255  # a run of one region is cut wherever the lower bits of its position are zero: at 256 pixels
 
 
 @compiled
-def sum_planes(planes: Values, ids: Ints, total: Values) -> None:
-    """Add each channel's values to the totals (c, L) of their regions; four channels at a time hide the latency."""
-    rest = len(planes) % 4
-    for k in range(0, len(planes) - rest, 4):
-        _sum_four(planes, ids, total, k)
-    for k in range(len(planes) - rest, len(planes)):
-        _sum_one(planes, ids, total, k)
+def part_length(pixels: int) -> int:
+    """Return how many pixels of an image are the part that gets totals of its own, so that parts can go to threads."""
+    return max(_ROWS, (pixels + _MOST_PARTS - 1) // _MOST_PARTS)
+
+
+@compiled
+def sum_planes(planes: Values, ids: Ints, totals: Values, share: int, shares: int) -> None:
+    """Add each channel's values to the totals (1, c, L) of their regions; a task is a group of four channels."""
+    channels = len(planes)
+    for k in range(4 * share, channels, 4 * shares):
+        if k + 4 <= channels:
+            _sum_four(planes, ids, totals[0], k)
+        else:
+            for last in range(k, channels):
+                _sum_one(planes, ids, totals[0], last)
 
 
 @compiled
 def _sum_four(planes: Values, ids: Ints, total: Values, k: int) -> None:
+    """Four channels at a time hide the latency."""
     region, zero = np.int32(-1), planes.dtype.type(0)
     s0, s1, s2, s3 = zero, zero, zero, zero
     for p in range(len(ids)):
@@ -74,8 +86,18 @@ def _sum_one(planes: Values, ids: Ints, total: Values, k: int) -> None:
 
 
 @compiled
-def sum_rows(rows: Values, ids: Ints, total: Values) -> None:
-    """Add each pixel's values to the totals (L, c) of its region; four pixels at a time hide the latency."""
+def sum_rows(rows: Values, ids: Ints, totals: Values, share: int, shares: int) -> None:
+    """Add each pixel's values to the totals (parts, L, c) of its region; a task is a part (:func:`part_length`)."""
+    pixels = len(rows)
+    length = part_length(pixels)
+    for part in range(share, len(totals), shares):
+        stretch = slice(part * length, min((part + 1) * length, pixels))
+        _sum_part(rows[stretch], ids[stretch], totals[part])
+
+
+@compiled
+def _sum_part(rows: Values, ids: Ints, total: Values) -> None:
+    """Four pixels at a time hide the latency."""
     pixels, channels = rows.shape
     run = np.empty(channels, rows.dtype)
     p = 0
@@ -98,15 +120,15 @@ def sum_rows(rows: Values, ids: Ints, total: Values) -> None:
 
 @compiled
 def total_of_parts(parts: Values, offsets: Ints, mean: bool, out: Values) -> None:
-    """Add up totals (parts, B, L, c), of any strides, and divide them by the pixels of the regions for means."""
-    count, images, regions, channels = parts.shape
+    """Add up totals (B, parts, L, c), of any strides, and divide them by the pixels of the regions for means."""
+    images, count, regions, channels = parts.shape
     for b in range(images):
         for region in range(regions):
             size = max(offsets[b, region + 1] - offsets[b, region], 1) if mean else 1
             for k in range(channels):
                 s = 0.0
                 for part in range(count):
-                    s += parts[part, b, region, k]
+                    s += parts[b, part, region, k]
                 out[b, region, k] = s / size
 
 
@@ -122,39 +144,46 @@ def share_of_pixels(upstream: Values, offsets: Ints, mean: bool, out: Values) ->
 
 
 @compiled
-def spread_planes(values: Values, ids: Ints, planes: Values) -> None:
-    """Write to every pixel the value of its region in ``values`` (c, L), run by run; 0 where there is no region."""
-    channels, pixels = planes.shape
-    p = 0
-    while p < pixels:
-        region, first = ids[p], p
-        while p < pixels and ids[p] == region:
-            p += 1
-        for k in range(channels):
-            planes[k, first:p] = values[k, region] if region >= 0 else 0
+def spread_planes(planes: Values, ids: Ints, values: Values, share: int, shares: int) -> None:
+    """Write to every pixel the value of its region in ``values`` (1, c, L); 0 where there is no region.
+
+    A task is a group of four channels, written run by run.
+    """
+    pixels = len(ids)
+    for k in range(4 * share, len(planes), 4 * shares):
+        p = 0
+        while p < pixels:
+            region, first = ids[p], p
+            while p < pixels and ids[p] == region:
+                p += 1
+            for channel in range(k, min(k + 4, len(planes))):
+                planes[channel, first:p] = values[0, channel, region] if region >= 0 else 0
 
 
 @compiled
-def spread_rows(values: Values, ids: Ints, rows: Values) -> None:
-    """Write to every pixel the values of its region in ``values`` (L, c); 0 where there is no region."""
+def spread_rows(rows: Values, ids: Ints, values: Values, share: int, shares: int) -> None:
+    """Write to every pixel the values of its region in ``values`` (1, L, c); 0 where there is no region.
+
+    A share is one stretch of the pixels.
+    """
     pixels, channels = rows.shape
-    for p in range(pixels):
+    for p in range(share * pixels // shares, (share + 1) * pixels // shares):
         region = ids[p]
         if region >= 0:
             for k in range(channels):
-                rows[p, k] = values[region, k]
+                rows[p, k] = values[0, region, k]
         else:
             rows[p] = 0
 
 
 @compiled
-def argmax_planes(planes: Values, ids: Ints, first: int, top: Values, best: Longs) -> None:
-    """Keep per channel and region the largest value (``top``) and its first pixel (``best``, -1 before any), (c, L).
+def argmax_planes(planes: Values, ids: Ints, top: Values, best: Longs, share: int, shares: int) -> None:
+    """Keep per channel and region the largest value (``top``) and its first pixel (``best``, -1 before any): (c, L).
 
-    ``first`` is the position of the block's first pixel. A NaN is larger than every number.
+    A NaN is larger than every number. A task is a channel.
     """
     channels, pixels = planes.shape
-    for k in range(channels):
+    for k in range(share, channels, shares):
         p = 0
         while p < pixels:
             region, value, at = ids[p], planes[k, p], p
@@ -166,20 +195,20 @@ def argmax_planes(planes: Values, ids: Ints, first: int, top: Values, best: Long
             if region >= 0:
                 known = top[k, region]
                 if best[k, region] < 0 or value > known or (value != value and known == known):
-                    top[k, region], best[k, region] = value, first + at
+                    top[k, region], best[k, region] = value, at
 
 
 @compiled
-def argmax_rows(rows: Values, ids: Ints, first: int, top: Values, best: Longs) -> None:
-    """As :func:`argmax_planes` for rows; ``top`` and ``best`` are (L, c)."""
+def argmax_rows(rows: Values, ids: Ints, top: Values, best: Longs, share: int, shares: int) -> None:
+    """As :func:`argmax_planes` for rows; ``top`` and ``best`` are (L, c). A share is a range of channels."""
     pixels, channels = rows.shape
     for p in range(pixels):
         region = ids[p]
         if region >= 0:
-            for k in range(channels):
+            for k in range(share * channels // shares, (share + 1) * channels // shares):
                 value, known = rows[p, k], top[region, k]
                 if best[region, k] < 0 or value > known or (value != value and known == known):
-                    top[region, k], best[region, k] = value, first + p
+                    top[region, k], best[region, k] = value, p
 
 
 @compiled

@@ -8,14 +8,14 @@ copied once. Half precision is converted window by window.
 
 Neighboring pixels mostly share a region: sums are kept in registers along a run of one region, in the type of the
 features but at least float32, and added to a float64 total where the run ends or has 256 pixels. Work is dealt to
-threads by image and by channels (planes) or pixels (rows), in shares that depend on the shape alone: results are
+threads by image and by channels (planes) or pixels (rows), in tasks that depend on the shape alone: results are
 bit-equal for any number of threads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -30,12 +30,15 @@ from fewlabel.kernels.regions import compiled
 from fewlabel.kernels.regions.index import RegionIndex
 from fewlabel.kernels.threads import run_shares, share_count
 
-_PLANES = 4  # channels to a task, where they are planes and there is work for several threads
-_ROWS, _MOST_PARTS = 32768, 8  # rows to a task, at least; parts of an image, at most
+Array = NDArray[Any]
+
+_FULL: dict[torch.dtype, type[np.generic]] = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+}
 _SHARED = 2**20  # values below which threads cost more than they save
 _SHARED_DRAWS = 2**16  # draws below which threads cost more than they save
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64}
-_WINDOW = 16384  # pixels of half precision that are converted at a time
+_WINDOW = 4096  # pixels of half precision that are converted at a time
 
 
 def region_sum(features: Tensor, index: RegionIndex, mean: bool = False) -> Tensor:
@@ -46,17 +49,11 @@ def region_sum(features: Tensor, index: RegionIndex, mean: bool = False) -> Tens
 
 def region_argmax(flat: Tensor, index: RegionIndex) -> Tensor:
     """Compiled form of :func:`fewlabel.kernels.regions.reference.region_argmax`."""
-    blocks = _Blocks(flat.detach(), index)
-    top, best = blocks.table(1, blocks.dtype), blocks.table(1, torch.int64)
+    pixels = _Pixels(flat if flat.dtype in _FULL else flat.float(), index)
+    top, best = (pixels.table(1, dtype)[:, 0] for dtype in (pixels.dtype, np.int64))
     best.fill(-1)
-    kernel = compiled.argmax_rows if blocks.in_rows else compiled.argmax_planes
-
-    def work(b: int, part: int) -> None:
-        for first, ids, values in blocks.windows(b, part):
-            kernel(values, ids, first, *(blocks.entry(table, b, part) for table in (top, best)))
-
-    blocks.run(work, one_thread_per_image=blocks.in_rows)
-    return torch.from_numpy(blocks.by_region(best)[0])
+    pixels.run(compiled.argmax_rows if pixels.in_rows else compiled.argmax_planes, top, best)
+    return torch.from_numpy(best if pixels.in_rows else best.swapaxes(1, 2))
 
 
 def sort_pixels(ids: Tensor, regions: int) -> tuple[Tensor, Tensor]:
@@ -92,38 +89,28 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, index: RegionIndex, mean: bool) -> Tensor:
         flat = features.flatten(2)  # in here: as a step of its own it would be recorded, and undone backward
-        blocks = _Blocks(flat, index)
-        ctx.index, ctx.layout, ctx.mean = index, (features.shape, flat.shape, flat.dtype, blocks.in_rows), mean
-        sums = blocks.table(len(blocks.parts) if blocks.in_rows else 1, torch.float64)
-        kernel = compiled.sum_rows if blocks.in_rows else compiled.sum_planes
-
-        def work(b: int, part: int) -> None:
-            for _, ids, values in blocks.windows(b, part):
-                kernel(values, ids, blocks.entry(sums, b, part))
-
-        blocks.run(work)
-        total = torch.empty(len(flat), index.regions, flat.shape[1], dtype=blocks.dtype)
-        compiled.total_of_parts(blocks.by_region(sums), index.offsets.numpy(), mean, total.numpy())
+        pixels = _Pixels(flat, index)
+        ctx.index, ctx.mean = index, mean
+        ctx.layout = features.shape, flat.shape, flat.dtype, pixels.in_rows
+        parts = pixels.table(pixels.parts, np.float64)
+        pixels.run(compiled.sum_rows if pixels.in_rows else compiled.sum_planes, parts)
+        dtype = flat.dtype if flat.dtype in _FULL else torch.float32
+        total = torch.empty(flat.shape[0], index.regions, flat.shape[1], dtype=dtype)
+        compiled.total_of_parts(pixels.by_region(parts), index.offsets.numpy(), mean, total.numpy())
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        features, (batch, channels, pixels), dtype, in_rows = ctx.layout
-        shape = (batch, pixels, channels) if in_rows else (batch, channels, pixels)
+        features, (batch, channels, length), dtype, in_rows = ctx.layout
+        shape = (batch, length, channels) if in_rows else (batch, channels, length)
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
         gradient = gradient.mT if in_rows else gradient
-        blocks = _Blocks(gradient, ctx.index)
-        spread = blocks.table(1, upstream.dtype)
-        shares = blocks.by_region(spread)[0]
+        pixels = _Pixels(gradient, ctx.index)
+        values = pixels.table(1, pixels.dtype)
+        shares = pixels.by_region(values)[:, 0]
         compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, shares)
-        kernel = compiled.spread_rows if blocks.in_rows else compiled.spread_planes
-
-        def work(b: int, part: int) -> None:
-            for _, ids, values in blocks.windows(b, part, write=True):
-                kernel(blocks.entry(spread, b, part), ids, values)
-
-        blocks.run(work)
+        pixels.run(compiled.spread_rows if pixels.in_rows else compiled.spread_planes, values, write=True)
         return gradient.view(features), None, None
 
 
@@ -137,61 +124,57 @@ def _dense(flat: Tensor) -> tuple[bool, Tensor]:
     return False, flat.contiguous()
 
 
-class _Blocks:
-    """(B, C, S) features cut into blocks that a thread handles at a time: some or all planes, or a part of the rows."""
+class _Pixels:
+    """(B, C, S) features as planes or rows, read or written by compiled loops; half precision in converted windows."""
 
     def __init__(self, flat: Tensor, index: RegionIndex) -> None:
-        self.in_rows, self.features = _dense(flat)
-        self.batch, self.channels, pixels = flat.shape
-        self.ids, self.regions = index.ids.numpy().reshape(self.batch, pixels), index.regions
-        self.dtype = torch.promote_types(flat.dtype, torch.float32)
-        self.array = self.features.numpy() if flat.dtype == self.dtype else None
-        length, self.is_small = pixels if self.in_rows else self.channels, flat.numel() < _SHARED
-        step = max(_ROWS, math.ceil(length / _MOST_PARTS)) if self.in_rows else length if self.is_small else _PLANES
-        self.parts = [slice(start, start + step) for start in range(0, length, max(step, 1))]
+        self.in_rows, self.values = _dense(flat)
+        self.batch, self.channels, self.length = flat.shape
+        self.ids, self.regions = index.ids.numpy().reshape(self.batch, self.length), index.regions
+        self.dtype = _FULL.get(flat.dtype, np.float32)
+        self.is_full = flat.dtype in _FULL
+        in_parts = self.length > 0 and (self.in_rows or not self.is_full)
+        self.parts = math.ceil(self.length / compiled.part_length(self.length)) if in_parts else 1
 
-    def table(self, parts: int, dtype: torch.dtype) -> NDArray[Any]:
-        """Zeros for each region and channel, (parts, B, L, C) for rows and (parts, B, C, L) for planes."""
+    def table(self, parts: int, dtype: type[np.generic]) -> Array:
+        """Zeros for each region and channel, (B, parts, L, C) for rows and (B, parts, C, L) for planes."""
         shape = (self.regions, self.channels) if self.in_rows else (self.channels, self.regions)
-        return np.zeros((parts, self.batch, *shape), _NUMPY[dtype])
+        return np.zeros((self.batch, parts, *shape), dtype)
 
-    def entry(self, table: NDArray[Any], b: int, part: int) -> NDArray[Any]:
-        """The entries of a table that belong to a block."""
-        return table[part % len(table), b] if self.in_rows else table[0, b, self.parts[part]]
-
-    def by_region(self, table: NDArray[Any]) -> NDArray[Any]:
-        """A table as (parts, B, L, C), a view."""
+    def by_region(self, table: Array) -> Array:
+        """A table as (B, parts, L, C), a view."""
         return table if self.in_rows else table.swapaxes(2, 3)
 
-    def windows(self, b: int, part: int, write: bool = False) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
-        """Yield first pixel, ids and values (read, or to be written) of a block; half precision in several windows."""
-        pixels = self.parts[part] if self.in_rows else slice(0, self.ids.shape[1])
-        if self.array is not None:
-            yield pixels.start, self.ids[b, pixels], self.array[b, self.parts[part]]
-            return
-        block, pixel_axis = self.features[b, self.parts[part]], 0 if self.in_rows else 1
-        for first in range(0, block.shape[pixel_axis], _WINDOW):
-            window = block.narrow(pixel_axis, first, min(_WINDOW, block.shape[pixel_axis] - first))
-            start = pixels.start + first
-            values = window.new_empty(window.shape, dtype=self.dtype) if write else window.to(self.dtype)
-            yield start, self.ids[b, start : start + window.shape[pixel_axis]], values.numpy()
+    def run(self, loop: Callable[..., None], *tables: Array, write: bool = False) -> None:
+        """Call a loop on all images and their entries of tables, dealt to threads."""
+        most = self.batch * max(self.parts, self.channels // 4)
+        is_small = self.batch * self.channels * self.length < _SHARED
+        shares = 1 if is_small else share_count(most, self.values.device)
+        if self.is_full:
+            values = self.values.numpy()
+
+            def work(share: int) -> None:
+                for b in range(self.batch):  # images of one task go to one share each
+                    entries = [table[b] for table in tables]
+                    loop(values[b], self.ids[b], *entries, (share + b) % shares, shares)
+
+        else:
+            tasks = list(product(range(self.batch), range(self.parts)))
+
+            def work(share: int) -> None:
+                for b, part in tasks[share::shares]:
+                    self._convert(loop, b, part, tables, write)
+
+        run_shares(work, shares)
+
+    def _convert(self, loop: Callable[..., None], b: int, part: int, tables: tuple[Array, ...], write: bool) -> None:
+        """Call a loop on the windows of a part of an image."""
+        length = compiled.part_length(self.length)
+        end = min((part + 1) * length, self.length)
+        for first in range(part * length, end, _WINDOW):
+            at = slice(first, min(first + _WINDOW, end))
+            window = self.values[b, at] if self.in_rows else self.values[b, :, at]
+            values = torch.empty(window.shape) if write else window.float()
+            loop(values.numpy(), self.ids[b, at], *(table[b, part % table.shape[1]][None] for table in tables), 0, 1)
             if write:
                 window.copy_(values)
-
-    def run(self, work: Callable[[int, int], None], one_thread_per_image: bool = False) -> None:
-        """Call ``work(image, part)`` for all blocks, dealt to threads in turn."""
-        images, parts = range(self.batch), range(len(self.parts))
-        if self.is_small:
-            for task in product(images, parts):
-                work(*task)
-            return
-        deal = [[(b, part) for part in parts] for b in images]
-        deal = deal if one_thread_per_image else [[task] for tasks in deal for task in tasks]
-        shares = share_count(len(deal), self.features.device)
-
-        def share(number: int) -> None:
-            for tasks in deal[number::shares]:
-                for task in tasks:
-                    work(*task)
-
-        run_shares(share, shares)
