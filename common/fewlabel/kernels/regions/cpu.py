@@ -32,10 +32,7 @@ from fewlabel.kernels.threads import run_shares, share_count
 
 Array = NDArray[Any]
 
-_FULL: dict[torch.dtype, type[np.generic]] = {
-    torch.float32: np.float32,
-    torch.float64: np.float64,
-}
+_FULL: dict[torch.dtype, type[np.generic]] = {torch.float32: np.float32, torch.float64: np.float64}
 _SHARED = 2**20  # values below which threads cost more than they save
 _SHARED_DRAWS = 2**16  # draws below which threads cost more than they save
 _WINDOW = 4096  # pixels of half precision that are converted at a time
@@ -94,7 +91,7 @@ class _Sum(torch.autograd.Function):
         ctx.layout = features.shape, flat.shape, flat.dtype, pixels.in_rows
         parts = pixels.table(pixels.parts, np.float64)
         pixels.run(compiled.sum_rows if pixels.in_rows else compiled.sum_planes, parts)
-        dtype = flat.dtype if flat.dtype in _FULL else torch.float32
+        dtype = flat.dtype if pixels.is_full else torch.float32
         total = torch.empty(flat.shape[0], index.regions, flat.shape[1], dtype=dtype)
         compiled.total_of_parts(pixels.by_region(parts), index.offsets.numpy(), mean, total.numpy())
         return total
@@ -133,8 +130,8 @@ class _Pixels:
         self.ids, self.regions = index.ids.numpy().reshape(self.batch, self.length), index.regions
         self.dtype = _FULL.get(flat.dtype, np.float32)
         self.is_full = flat.dtype in _FULL
-        in_parts = self.length > 0 and (self.in_rows or not self.is_full)
-        self.parts = math.ceil(self.length / compiled.part_length(self.length)) if in_parts else 1
+        self.in_parts = self.in_rows or not self.is_full  # else in groups of channels
+        self.parts = max(1, math.ceil(self.length / compiled.part_length(self.length))) if self.in_parts else 1
 
     def table(self, parts: int, dtype: type[np.generic]) -> Array:
         """Zeros for each region and channel, (B, parts, L, C) for rows and (B, parts, C, L) for planes."""
@@ -147,9 +144,9 @@ class _Pixels:
 
     def run(self, loop: Callable[..., None], *tables: Array, write: bool = False) -> None:
         """Call a loop on all images and their entries of tables, dealt to threads."""
-        most = self.batch * max(self.parts, self.channels // 4)
+        tasks_of_image = self.parts if self.in_parts else math.ceil(self.channels / 4)
         is_small = self.batch * self.channels * self.length < _SHARED
-        shares = 1 if is_small else share_count(most, self.values.device)
+        shares = 1 if is_small else share_count(self.batch * tasks_of_image, self.values.device)
         if self.is_full:
             values = self.values.numpy()
 
