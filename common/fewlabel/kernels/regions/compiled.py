@@ -133,50 +133,6 @@ def total_of_parts(parts: Values, offsets: Ints, mean: bool, out: Values) -> Non
 
 
 @compiled
-def share_of_pixels(upstream: Values, offsets: Ints, mean: bool, out: Values) -> None:
-    """Turn the gradient (B, L, c) of sums or means into what each pixel of a region receives; of any strides."""
-    images, regions, channels = upstream.shape
-    for b in range(images):
-        for region in range(regions):
-            size = max(offsets[b, region + 1] - offsets[b, region], 1) if mean else 1
-            for k in range(channels):
-                out[b, region, k] = upstream[b, region, k] / size
-
-
-@compiled
-def spread_planes(planes: Values, ids: Ints, values: Values, share: int, shares: int) -> None:
-    """Write to every pixel the value of its region in ``values`` (1, c, L); 0 where there is no region.
-
-    A task is a group of four channels, written run by run.
-    """
-    pixels = len(ids)
-    for k in range(4 * share, len(planes), 4 * shares):
-        p = 0
-        while p < pixels:
-            region, first = ids[p], p
-            while p < pixels and ids[p] == region:
-                p += 1
-            for channel in range(k, min(k + 4, len(planes))):
-                planes[channel, first:p] = values[0, channel, region] if region >= 0 else 0
-
-
-@compiled
-def spread_rows(rows: Values, ids: Ints, values: Values, share: int, shares: int) -> None:
-    """Write to every pixel the values of its region in ``values`` (1, L, c); 0 where there is no region.
-
-    A share is one stretch of the pixels.
-    """
-    pixels, channels = rows.shape
-    for p in range(share * pixels // shares, (share + 1) * pixels // shares):
-        region = ids[p]
-        if region >= 0:
-            for k in range(channels):
-                rows[p, k] = values[0, region, k]
-        else:
-            rows[p] = 0
-
-
-@compiled
 def argmax_planes(planes: Values, ids: Ints, top: Values, best: Longs, share: int, shares: int) -> None:
     """Keep per channel and region the largest value (``top``) and its first pixel (``best``, -1 before any): (c, L).
 

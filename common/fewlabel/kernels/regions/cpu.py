@@ -3,8 +3,8 @@
 
 PyTorch has operators for rows (``index_add``, ``embedding_bag``) and none that reads channels-first planes without
 copying them to rows first, which takes longer than the sums themselves; hence loops compiled by Numba. Planes
-(B, C, S) and rows (B, S, C) (``channels_last``) are read, and their gradients written, as they are; anything else is
-copied once. Half precision is converted window by window.
+(B, C, S) and rows (B, S, C) (``channels_last``) are read as they are; anything else is copied once. Half precision is
+converted window by window. Gradients have the layout of the features; PyTorch's gathers write them.
 
 Neighboring pixels mostly share a region: sums are kept in registers along a run of one region, in the type of the
 features but at least float32, and added to a float64 total where the run ends or has 256 pixels. Work is dealt to
@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 from fewlabel.kernels.memory import with_huge_pages
 from fewlabel.kernels.regions import compiled
@@ -100,14 +101,18 @@ class _Sum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         features, (batch, channels, length), dtype, in_rows = ctx.layout
+        of_pixel = upstream / ctx.index.sizes if ctx.mean else upstream
+        table = pad(of_pixel, (0, 0, 1, 0)).to(dtype)  # (B, 1 + L, C); the first row is for pixels of no region
+        slots = ctx.index.ids.reshape(batch, length) + 1
         shape = (batch, length, channels) if in_rows else (batch, channels, length)
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
-        gradient = gradient.mT if in_rows else gradient
-        pixels = _Pixels(gradient, ctx.index)
-        values = pixels.table(1, pixels.dtype)
-        shares = pixels.by_region(values)[:, 0]
-        compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, shares)
-        pixels.run(compiled.spread_rows if pixels.in_rows else compiled.spread_planes, values, write=True)
+        if in_rows:
+            for rows, values, which in zip(gradient, table, slots, strict=True):
+                torch.index_select(values, 0, which, out=rows)
+            return gradient.mT.view(features), None, None
+        bits = torch.int16 if dtype.itemsize == 2 else dtype  # PyTorch gathers half types at half the speed
+        planes, which = table.mT.contiguous().view(bits), slots.long().unsqueeze(1).expand(shape)
+        torch.gather(planes, 2, which, out=gradient.view(bits))
         return gradient.view(features), None, None
 
 
@@ -122,7 +127,7 @@ def _dense(flat: Tensor) -> tuple[bool, Tensor]:
 
 
 class _Pixels:
-    """(B, C, S) features as planes or rows, read or written by compiled loops; half precision in converted windows."""
+    """(B, C, S) features as planes or rows, read by compiled loops; half precision in converted windows."""
 
     def __init__(self, flat: Tensor, index: RegionIndex) -> None:
         self.in_rows, self.values = _dense(flat)
@@ -142,7 +147,7 @@ class _Pixels:
         """A table as (B, parts, L, C), a view."""
         return table if self.in_rows else table.swapaxes(2, 3)
 
-    def run(self, loop: Callable[..., None], *tables: Array, write: bool = False) -> None:
+    def run(self, loop: Callable[..., None], *tables: Array) -> None:
         """Call a loop on all images and their entries of tables, dealt to threads."""
         tasks_of_image = self.parts if self.in_parts else math.ceil(self.channels / 4)
         is_small = self.batch * self.channels * self.length < _SHARED
@@ -160,18 +165,16 @@ class _Pixels:
 
             def work(share: int) -> None:
                 for b, part in tasks[share::shares]:
-                    self._convert(loop, b, part, tables, write)
+                    self._convert(loop, b, part, tables)
 
         run_shares(work, shares)
 
-    def _convert(self, loop: Callable[..., None], b: int, part: int, tables: tuple[Array, ...], write: bool) -> None:
+    def _convert(self, loop: Callable[..., None], b: int, part: int, tables: tuple[Array, ...]) -> None:
         """Call a loop on the windows of a part of an image."""
         length = compiled.part_length(self.length)
         end = min((part + 1) * length, self.length)
         for first in range(part * length, end, _WINDOW):
             at = slice(first, min(first + _WINDOW, end))
             window = self.values[b, at] if self.in_rows else self.values[b, :, at]
-            values = torch.empty(window.shape) if write else window.float()
-            loop(values.numpy(), self.ids[b, at], *(table[b, part % table.shape[1]][None] for table in tables), 0, 1)
-            if write:
-                window.copy_(values)
+            entries = (table[b, part % table.shape[1]][None] for table in tables)
+            loop(window.float().numpy(), self.ids[b, at], *entries, 0, 1)
