@@ -26,6 +26,7 @@ check: $(READY)       ## ruff and mypy
 	$(PY) -m mypy
 
 bench: $(READY)       ## kernels against their alternatives; appends rows to tools/bench/results
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
 	$(PY) tools/bench/run.py
 
 LABEL_VENV := .venv-monailabel

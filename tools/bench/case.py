@@ -45,6 +45,8 @@ class Problem:
         backward: time forward and backward together, else the forward pass without gradients.
         skip: names of implementations that this problem leaves out (too large, say).
         device: ``"cpu"`` or ``"cuda"`` where the problem is meant for one of them alone.
+        compared: makes of a result and the inputs what is compared with the baseline's, outside of the timing; where
+            results are drawn at random, say.
         rounds: most rounds of timing; below 4 there is no warm-up beyond the calls that measure values and memory.
     """
 
@@ -55,6 +57,7 @@ class Problem:
     backward: bool = False
     skip: Sequence[str] = field(default=())
     device: str | None = None
+    compared: Callable[..., Tensor] | None = None
     rounds: int = 30
 
 

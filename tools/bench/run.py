@@ -121,8 +121,8 @@ def _measure(problem: Problem, baseline: str, machine: Machine, repeats: int, bu
     inputs = problem.make(machine.device)
     forms = {name: form for name, form in problem.implementations.items() if name not in problem.skip}
     calls = {name: partial(_once, form, inputs, problem.backward) for name, form in forms.items()}
-    expected = calls[baseline]() if baseline in calls else None
-    deviations = {name: _deviation(call(), expected) for name, call in calls.items()}
+    expected = _compared(problem, calls[baseline](), inputs) if baseline in calls else None
+    deviations = {name: _deviation(_compared(problem, call(), inputs), expected) for name, call in calls.items()}
     memory = {name: peak_bytes(call, machine.device) / 2**20 for name, call in calls.items()}
     times = rounds(calls, machine.device, repeats, budget_s)
     queued = {name: queued_milliseconds(call, machine.device) for name, call in calls.items()}
@@ -148,6 +148,11 @@ def _once(form: Implementation, inputs: tuple[Tensor, ...], backward: bool) -> l
         out = form(*inputs)
     leaves = [t for t in inputs if backward and t.requires_grad]
     return [out.detach(), *(torch.autograd.grad(out, leaves) if leaves else ())]
+
+
+def _compared(problem: Problem, results: list[Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """The results of a call as the problem wants them compared."""
+    return [problem.compared(results[0], *inputs), *results[1:]] if problem.compared else results
 
 
 def _deviation(got: list[Tensor], expected: list[Tensor] | None) -> float:

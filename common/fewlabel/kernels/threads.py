@@ -3,12 +3,15 @@
 
 Torch by itself splits every call over all threads and waits for the slowest. A tiled operator is hundreds of small
 calls, so where other processes use the cores (data loaders, say) it would mostly wait. Shares meet once, at the end.
+A share never waits for another, so that calls from several threads may use the same pool.
 """
 
 from __future__ import annotations
 
-import threading
+import functools
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -58,14 +61,22 @@ def run_shares(work: Callable[[int], None], shares: int) -> None:
             failures.append(error)
 
     before = torch.get_num_threads()
-    threads = [threading.Thread(target=share, args=(number,), daemon=True) for number in range(1, shares)]
+    others = [_pool().submit(share, number) for number in range(1, shares)]
     try:
-        for thread in threads:
-            thread.start()
         share(0)
-        for thread in threads:
-            thread.join()
+        for other in others:
+            other.result()
     finally:
         torch.set_num_threads(before)
     if failures:
         raise failures[0]
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that wait for shares; to start them anew takes longer than many a share."""
+    return ThreadPoolExecutor(_MOST - 1, thread_name_prefix="fewlabel")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads are not inherited

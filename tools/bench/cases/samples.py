@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pixels drawn from superpixels: the sampler, a random key for each pixel that is then sorted, and a loop over masks.
 
-Each draws 32 pixels of each region; the sort draws without replacement. Results are compared by the regions that the
-pixels come from. Images are those of ``regions``.
+Each draws 32 pixels of each region; the sort draws without replacement. Draws are compared by the regions that they
+come from. Images are those of ``regions``.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ SIZES = ((1, 128), (4, 256), (8, 512))  # B, side
 
 
 def kernel(*index: Tensor) -> Tensor:
-    """Return the regions (B, L, K) of pixels that the sampler drew."""
+    """Return pixels (B, L, K) that the sampler drew."""
     chosen = RegionIndex(*index)
     every = torch.arange(chosen.regions, device=chosen.device).expand(len(chosen.labels), -1)
-    return _regions_of(sample_pixels(chosen, every, DRAWS, seed=0, step=0), index[0])
+    return sample_pixels(chosen, every, DRAWS, seed=0, step=0)
 
 
 def sort(*index: Tensor) -> Tensor:
-    """Return the same of the first pixels of each region in a random order."""
+    """Return the first pixels of each region in a random order."""
     ids, offsets = index[0].flatten(1), index[2]
     order = torch.sort(ids + torch.rand(ids.shape, device=ids.device, dtype=torch.float64)).indices
     places = offsets[:, :-1, None] + torch.arange(DRAWS, device=ids.device)
-    return _regions_of(order.gather(1, places.flatten(1).long()).view(places.shape), index[0])
+    return order.gather(1, places.flatten(1).long()).view(places.shape)
 
 
 def loop(*index: Tensor) -> Tensor:
-    """Return the same of pixels drawn from one mask after the other."""
+    """Return pixels drawn from one mask after the other."""
     drawn = []
     for ids in index[0].flatten(1):
         for region in range(index[3].shape[1]):
             members = (ids == region).nonzero()[:, 0]
             drawn.append(members[torch.randint(len(members), (DRAWS,), device=ids.device)])
-    return _regions_of(torch.stack(drawn).view(len(index[0]), -1, DRAWS), index[0])
+    return torch.stack(drawn).view(len(index[0]), -1, DRAWS)
 
 
-def _regions_of(pixels: Tensor, ids: Tensor) -> Tensor:
-    return ids.flatten(1).gather(1, pixels.flatten(1)).view(pixels.shape)
+def regions_of(pixels: Tensor, *index: Tensor) -> Tensor:
+    """Return the regions (B, L, K) of pixels."""
+    return index[0].flatten(1).gather(1, pixels.flatten(1)).view(pixels.shape)
 
 
 def _problem(batch: int, side: int) -> Problem:
@@ -55,6 +56,7 @@ def _problem(batch: int, side: int) -> Problem:
         work=Work(0.0, 0.0, 1e-9 * batch * side**2 * 4),  # labels read once, as by those that keep no index
         make=partial(index_of, "photograph", batch, side),
         implementations={"kernel": kernel, "sort": sort, "loop": loop},
+        compared=regions_of,
         rounds=5 if side == 512 else 30,
     )
 

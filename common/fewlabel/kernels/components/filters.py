@@ -40,13 +40,14 @@ def largest_component(
         raise ValueError(f"k must be at least 1, got {k}")
     values, labels, width = _labeled(mask, connectivity, by_label, backend)
     table = sizes(labels, width)
-    order = table.argsort(dim=1, descending=True, stable=True)
+    is_one = k == 1 and not by_label
+    order = table.argmax(1, keepdim=True) if is_one else table.argsort(dim=1, descending=True, stable=True)
     if by_label:
         value_of = values.new_zeros(table.shape).scatter_(1, labels.long(), values.flatten(1))
         order = order.gather(1, value_of.gather(1, order).argsort(dim=1, stable=True))
         rank = _place_in_group(value_of.gather(1, order))
     else:
-        rank = torch.arange(width, device=mask.device).expand_as(order)
+        rank = torch.arange(order.shape[1], device=mask.device).expand_as(order)
     keep = torch.zeros_like(table, dtype=torch.bool).scatter_(1, order, rank < k)
     return _kept(mask, keep & (table > 0), labels)
 
@@ -166,7 +167,5 @@ def _place_in_group(sorted_values: Tensor) -> Tensor:
 
 
 def _kept(mask: Tensor, keep: Tensor, labels: Tensor) -> Tensor:
-    mask = mask.as_subclass(Tensor)
-    return torch.where(
-        lookup(keep, labels).view(mask.shape), mask, torch.zeros((), dtype=mask.dtype, device=mask.device)
-    )
+    mask, kept = mask.as_subclass(Tensor), lookup(keep, labels).view(mask.shape)
+    return kept & mask if mask.dtype == torch.bool else torch.where(kept, mask, mask.new_zeros(()))

@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fewlabel.kernels.compiled import compiled
 from fewlabel.kernels.threads import run_shares, share_count
 
 __all__ = ["lookup", "sizes"]
+
+_STRETCH = 2**18  # pixels that are worth a thread
 
 
 def sizes(labels: Tensor, width: int) -> Tensor:
@@ -26,7 +31,8 @@ def sizes(labels: Tensor, width: int) -> Tensor:
     """
     table = torch.zeros(len(labels), width, dtype=torch.int32, device=labels.device)
     if labels.device.type == "cpu":
-        _each(lambda b: table[b].copy_(torch.bincount(labels[b], minlength=width)), labels)
+        counts, numbers = table.numpy(), labels.numpy()
+        _each(len(labels), lambda b: _count(numbers[b], counts[b]))
     else:
         table.scatter_add_(1, labels.long(), torch.ones_like(labels))
     table[:, 0] = 0
@@ -46,17 +52,35 @@ def lookup(table: Tensor, labels: Tensor) -> Tensor:
     if labels.device.type != "cpu":
         return table.gather(1, labels.long())
     out = torch.empty(labels.shape, dtype=table.dtype)
-    arrays = out.numpy(), table.numpy(), labels.numpy()  # NumPy takes int32 indices as they are
-    _each(lambda b: np.take(arrays[1][b], arrays[2][b], out=arrays[0][b], mode="clip"), labels)
+    entries, numbers, found = table.numpy(), labels.numpy(), out.numpy()
+    stretches = [(b, slice(i, i + _STRETCH)) for b in range(len(labels)) for i in range(0, labels.shape[1], _STRETCH)]
+
+    def look(task: int) -> None:
+        b, pixels = stretches[task]
+        _look_up(entries[b], numbers[b, pixels], found[b, pixels])
+
+    _each(len(stretches), look)
     return out
 
 
-def _each(work: Callable[[int], object], labels: Tensor) -> None:
-    """Call ``work`` with the number of each image, images dealt out to threads."""
-    shares = share_count(len(labels), labels.device)
+def _each(tasks: int, work: Callable[[int], object]) -> None:
+    """Call ``work`` with the number of each task, dealt out to threads."""
+    shares = share_count(tasks, torch.device("cpu"))
 
     def share(number: int) -> None:
-        for b in range(number, len(labels), shares):
-            work(b)
+        for task in range(number, tasks, shares):
+            work(task)
 
     run_shares(share, shares)
+
+
+@compiled
+def _count(labels: NDArray[np.int32], table: NDArray[np.int32]) -> None:
+    for i in range(labels.shape[0]):
+        table[labels[i]] += 1
+
+
+@compiled
+def _look_up(table: NDArray[Any], labels: NDArray[np.int32], out: NDArray[Any]) -> None:
+    for i in range(labels.shape[0]):
+        out[i] = table[labels[i]]
