@@ -30,7 +30,7 @@ def with_huge_pages(fresh: Tensor) -> Tensor:
     Returns:
         The same tensor.
     """
-    if fresh.device.type == "cpu" and fresh.untyped_storage().nbytes() >= _LEAST_BYTES:
+    if fresh.nbytes >= _LEAST_BYTES and fresh.device.type == "cpu":
         storage = fresh.untyped_storage()
         start = -(-storage.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (storage.data_ptr() + storage.nbytes() - start) // mmap.PAGESIZE * mmap.PAGESIZE

@@ -28,10 +28,12 @@ _ROWS, _MOST_PARTS = 32768, 8  # pixels to a part of an image of rows, at least;
 _RUN = 255  # a run of one region is cut wherever the lower bits of its position are zero: at 256 pixels
 
 
-@compiled
 def part_length(pixels: int) -> int:
     """Return how many pixels of an image are the part that gets totals of its own, so that parts can go to threads."""
     return max(_ROWS, (pixels + _MOST_PARTS - 1) // _MOST_PARTS)
+
+
+_part_length = compiled(part_length)  # for compiled code; a call from Python costs more than it computes
 
 
 @compiled
@@ -89,7 +91,7 @@ def _sum_one(planes: Values, ids: Ints, total: Values, k: int) -> None:
 def sum_rows(rows: Values, ids: Ints, totals: Values, share: int, shares: int) -> None:
     """Add each pixel's values to the totals (parts, L, c) of its region; a task is a part (:func:`part_length`)."""
     pixels = len(rows)
-    length = part_length(pixels)
+    length = _part_length(pixels)
     for part in range(share, len(totals), shares):
         stretch = slice(part * length, min((part + 1) * length, pixels))
         _sum_part(rows[stretch], ids[stretch], totals[part])
@@ -130,6 +132,17 @@ def total_of_parts(parts: Values, offsets: Ints, mean: bool, out: Values) -> Non
                 for part in range(count):
                     s += parts[b, part, region, k]
                 out[b, region, k] = s / size
+
+
+@compiled
+def share_of_pixels(upstream: Values, offsets: Ints, mean: bool, out: Values) -> None:
+    """Turn the gradient (B, L, c) of sums or means into what a pixel of each region receives; region r is row 1 + r."""
+    images, regions, channels = upstream.shape
+    for b in range(images):
+        for region in range(regions):
+            size = max(offsets[b, region + 1] - offsets[b, region], 1) if mean else 1
+            for k in range(channels):
+                out[b, 1 + region, k] = upstream[b, region, k] / size
 
 
 @compiled

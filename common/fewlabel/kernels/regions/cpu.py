@@ -24,7 +24,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 
 from fewlabel.kernels.memory import with_huge_pages
 from fewlabel.kernels.regions import compiled
@@ -101,14 +100,14 @@ class _Sum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         features, (batch, channels, length), dtype, in_rows = ctx.layout
-        of_pixel = upstream / ctx.index.sizes if ctx.mean else upstream
-        table = pad(of_pixel, (0, 0, 1, 0)).to(dtype)  # (B, 1 + L, C); the first row is for pixels of no region
-        slots = ctx.index.ids.reshape(batch, length) + 1
+        table = upstream.new_zeros(batch, 1 + ctx.index.regions, channels)  # the first row: pixels of no region
+        compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, table.numpy())
+        table, slots = table.to(dtype), ctx.index.ids.reshape(batch, length) + 1
         shape = (batch, length, channels) if in_rows else (batch, channels, length)
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
         if in_rows:
-            for rows, values, which in zip(gradient, table, slots, strict=True):
-                torch.index_select(values, 0, which, out=rows)
+            for b in range(batch):
+                torch.index_select(table[b], 0, slots[b], out=gradient[b])
             return gradient.mT.view(features), None, None
         bits = torch.int16 if dtype.itemsize == 2 else dtype  # PyTorch gathers half types at half the speed
         planes, which = table.mT.contiguous().view(bits), slots.long().unsqueeze(1).expand(shape)
