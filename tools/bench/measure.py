@@ -21,6 +21,8 @@ from tools.bench.case import Work
 
 Call = Callable[[], object]
 
+_LONG_MS = 500.0
+
 
 def milliseconds(call: Call, device: torch.device) -> float:
     """Return the wall time of one call, the device synchronized before and after."""
@@ -56,20 +58,20 @@ def queued_milliseconds(call: Call, device: torch.device) -> float:
 def rounds(calls: Mapping[str, Call], device: torch.device, repeats: int, budget_s: float) -> dict[str, list[float]]:
     """Time calls in turns, so that noise of a shared machine falls on all of them alike.
 
-    Each round has an order of its own: whoever follows a call that has just read the same input finds it in cache.
+    Each round has an order of its own. A timed call follows one of its own, as in training, and so finds caches and
+    free memory as it leaves them itself: what a large alternative has returned to the system costs many times as much
+    to get again. Calls that take long are not called twice.
 
     Args:
         calls: what to time, by name.
         device: what to synchronize.
-        repeats: most rounds, after two that warm up (none where at most three are asked for).
+        repeats: most rounds. Up to three are made as they are: no call before the first, or between.
         budget_s: no new round starts once this many seconds have gone and five rounds are done.
 
     Returns:
         Milliseconds by name, one entry per round.
     """
-    for _ in range(2 if repeats > 3 else 0):
-        for call in calls.values():
-            call()
+    warm_ms = {name: milliseconds(call, device) if repeats > 3 else math.inf for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     start, shuffle = time.perf_counter(), random.Random(0).shuffle
     order = list(calls.items())
@@ -78,6 +80,8 @@ def rounds(calls: Mapping[str, Call], device: torch.device, repeats: int, budget
             break
         shuffle(order)
         for name, call in order:
+            if warm_ms[name] < _LONG_MS:
+                call()
             times[name].append(milliseconds(call, device))
     return times
 
