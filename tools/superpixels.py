@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fire
 from monai.bundle import ConfigParser
@@ -29,6 +30,8 @@ from fewlabel.errors import ConfigError
 from fewlabel.evidence.ceilings import ceiling_rows, ceiling_table, write_ceilings
 from fewlabel.superpixels import KINDS, RegionMap
 from fewlabel.transforms import AddRegionsd, spacing_of
+
+_T = TypeVar("_T")
 
 
 def precompute(
@@ -60,7 +63,7 @@ def precompute(
         parser.read_config(config_file)
         steps = parser.get_parsed_content(transform)
     else:
-        steps = [*reading(["image"], orientation, spacing_mm), AddRegionsd(**settings)]
+        steps = [*reading(["image"], orientation, spacing_mm), _made(AddRegionsd, settings)]
     items = [{"image": item["image"]} for item in (*source.training, *source.unlabeled, *source.partial_label)]
     print(precompute_regions(items, steps, jobs))
 
@@ -108,13 +111,25 @@ def ceiling(
         return found["image"], found["label"], spacing_of(found["image"])
 
     wanted = [
-        RegionMap(kind, scale=scale, sigma_mm=sigma, min_size_mm2=size, min_size_mm3=size, **settings)
+        _made(RegionMap, settings, kind=kind, scale=scale, sigma_mm=sigma, min_size_mm2=size, min_size_mm3=size)
         for scale, sigma, size, kind in itertools.product(*map(_listed, (scales, sigmas_mm, min_sizes, kinds)))
     ]
     names = _class_names(source.root / datalist)
     shown = tqdm(items, "ceiling", unit="image", disable=None)
     rows = ceiling_rows(name or source.root.name, shown, read, wanted, names)
     print(f"{write_ceilings(csv_file, rows)}\n\n{ceiling_table(rows)}")
+
+
+def _made(make: Callable[..., _T], settings: dict[str, Any], **chosen: Any) -> _T:
+    """Make regions with what the command has chosen and further settings from its line."""
+    known = [field.name for field in fields(RegionMap) if field.name not in chosen]
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"--{name} is no option of this command, whose regions also take {', '.join(known)}")
+    try:
+        return make(**chosen, **settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"settings of the regions: {error}") from error
 
 
 def _listed(value: Any) -> list[Any]:

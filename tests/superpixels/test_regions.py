@@ -152,14 +152,15 @@ def test_mistakes(tmp_path: Path) -> None:
         ({"dims": 4}, "dims must be 2, 3 or None"),
         ({"window": (1, 0)}, "window"),
         ({"min_size_mm2": -1}, "negative"),
+        ({"body": {"treshold": 3}}, "a dictionary with a threshold, .*'treshold'"),
+        ({"body": {"threshold": 3, "hole": "keep"}}, "holes, .* 'hole'"),
+        ({"body": 3}, "a dictionary with a threshold, .* got 3"),
     ]
     for settings, message in wrong:
         with pytest.raises(ValueError, match=message):
             RegionMap(**settings)
     with pytest.raises(TypeError, match="min_size"):
         region_map(picture(8, 8), min_size=3)
-    with pytest.raises(TypeError, match="treshold"):
-        region_map(picture(8, 8), body={"treshold": 3}, folder=tmp_path)
     with pytest.raises(ValueError, match=r"a volume \(C, D, H, W\)"):
         region_map(picture(8, 8), dims=3)
     with pytest.raises(ValueError, match="2 finite numbers"):

@@ -55,6 +55,24 @@ def test_ceiling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert superpixels > grid  # organs of one brightness
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"regions_dir": "x"}, "--regions_dir is no option of this command, whose regions also take"),
+        ({"body": -300}, "body must be a dictionary with a threshold"),
+        ({"body": {"threshold": -300, "hole": "keep"}}, "of threshold, components, per_slice, holes, closing_mm"),
+        ({"kind": "slic"}, "kind must be one of felzenszwalb"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(wrong: dict[str, object], says: str, tmp_path: Path) -> None:
+    data = draw(tmp_path / "data", 1)
+    with pytest.raises(ConfigError, match=says):
+        precompute(str(data), **wrong)
+    wrong = {"kinds" if key == "kind" else key: value for key, value in wrong.items()}
+    with pytest.raises(ConfigError, match=says):
+        ceiling(str(data), str(tmp_path / "ceiling.csv"), **wrong)
+
+
 def settings() -> dict[str, object]:
     return {key: value for key, value in SETTINGS.items() if not key.startswith("min_size")}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -57,6 +58,9 @@ def region_map(
     return RegionMap(kind, folder=folder, **settings)(image, spacing_mm)
 
 
+_OWN = ("image", "slice_axis", "spacing_mm")  # arguments of body_mask that are not settings of the body
+
+
 @dataclass(frozen=True)
 class RegionMap:
     """What regions are wanted: call it with an image to get them.
@@ -109,6 +113,8 @@ class RegionMap:
             raise ValueError(f"window must be a lower and a higher intensity, got {self.window}")
         if min(self.min_size_mm2, self.min_size_mm3, self.sigma_mm, self.count or 0) < 0:
             raise ValueError(f"sizes and counts must not be negative, got {self}")
+        if self.body is not None:
+            _check_body(self.body)
 
     def __call__(self, image: Tensor, spacing_mm: Sequence[float] | None = None) -> Tensor:
         """Return the region of each pixel.
@@ -123,7 +129,7 @@ class RegionMap:
 
         Raises:
             ValueError: image and settings do not fit; an intensity is NaN or infinite.
-            TypeError: the image is complex, or ``body`` holds an unknown argument.
+            TypeError: the image is complex.
 
         Note:
             Work is done on the CPU. For time and memory see the kernel; the rest costs less.
@@ -203,6 +209,13 @@ class RegionMap:
             return torch.stack([grid_regions(mask, count, spacing) for mask, count in pairs])
         generator = torch.Generator().manual_seed(int(key[:15], 16))  # the key depends on image and seed
         return torch.stack([random_regions(mask, count, spacing, generator) for mask, count in pairs])
+
+
+def _check_body(body: Any) -> None:
+    takes = [name for name in inspect.signature(body_mask).parameters if name not in _OWN]
+    unknown = [name for name in body if name not in takes] if isinstance(body, Mapping) else []
+    if unknown or not isinstance(body, Mapping) or "threshold" not in body:
+        raise ValueError(f"body must be a dictionary with a threshold, of {', '.join(takes)}; got {body!r}")
 
 
 def _plain(value: Any) -> Any:
