@@ -27,6 +27,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
+from matplotlib.ticker import EngFormatter, NullLocator  # noqa: E402
 from PIL import Image  # noqa: E402
 
 Row = dict[str, str]
@@ -42,7 +43,7 @@ def main(case: str = "all", results: str = "tools/bench/results", out: str = "do
         case: name of a file in ``results`` without suffix, or ``all``.
         results: folder of the CSV files, relative to the repository.
         out: folder of the pictures, relative to the repository.
-        size: the column of the horizontal axis; ``gflop``, the least work, where a case has no such column.
+        size: the column of the horizontal axis; images that state their sides are placed by their pixels.
     """
     folder = ROOT / results
     paths = sorted(folder.glob("*.csv")) if case == "all" else [folder / f"{case}.csv"]
@@ -51,7 +52,7 @@ def main(case: str = "all", results: str = "tools/bench/results", out: str = "do
             rows = list(csv.DictReader(file))
         target = ROOT / out / f"{path.stem}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        draw(rows, size if size in rows[0] else "gflop", target)
+        draw(rows, size if size in rows[0] else "W", target)
         print(target)
 
 
@@ -74,7 +75,7 @@ def draw(rows: list[Row], size: str, target: Path) -> None:
         own = axes[len(QUANTITIES) * block : len(QUANTITIES) * (block + 1), column]
         for axis, (quantity, label) in zip(own, QUANTITIES, strict=True):
             _lines(axis, members, size, quantity, colors)
-            axis.set_xlabel("pixels of the batch" if "dims" in rows[0] else size)
+            axis.set_xlabel("pixels of the batch" if {"dims", "W"} & set(rows[0]) else size)
             if column == 0:
                 axis.set_ylabel(label)
         own[0].set_title(title, fontsize=8)
@@ -103,9 +104,10 @@ def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
     problem = [name for name in columns[columns.index("case") + 1 : columns.index("implementation")] if name != size]
     words = [name for name in problem if not all(row[name].replace(".", "", 1).isdigit() for row in rows)]
     latest = {tuple(row[k] for k in (*PLACE, *problem, size, "implementation")): row for row in rows}
+    places = list(dict.fromkeys(row["device"] for row in rows))
     for kinds in (problem, words):
         panels: dict[str, list[Row]] = {}
-        for row in latest.values():
+        for row in sorted(latest.values(), key=lambda row: places.index(row["device"])):
             place = row["device"] + (f", {row['threads']} threads" if row["threads"] != "0" else "")
             panels.setdefault("\n".join([place, ", ".join(row[name] for name in kinds)]), []).append(row)
         if any(len({row[size] for row in members}) > 1 for members in panels.values()):
@@ -115,7 +117,9 @@ def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
 
 def _place(row: Row, size: str) -> float:
     """Position on the horizontal axis; images of two and three dimensions meet in their number of pixels."""
-    return float(row["B"]) * float(row["N"]) ** int(row["dims"]) if "dims" in row else float(row[size])
+    if "dims" in row:
+        return float(row["B"]) * float(row["N"]) ** int(row["dims"])
+    return math.prod(float(row[side]) for side in "BDHW") if "W" in row else float(row[size])
 
 
 def _lines(axis: Axes, rows: list[Row], size: str, quantity: str, colors: dict[str, str]) -> None:
@@ -130,6 +134,9 @@ def _lines(axis: Axes, rows: list[Row], size: str, quantity: str, colors: dict[s
         axis.errorbar(x, y, yerr=bars, marker="o", markersize=4, capsize=2, color=colors[name])
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.set_xticks(sorted({_place(row, size) for row in rows}))  # few sizes: each is named
+    axis.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.grid(visible=True, which="both", alpha=0.3)
 
 
