@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Iterator
 
@@ -69,3 +70,39 @@ def test_inference_mode_reaches_the_shares() -> None:
         total = torch.zeros(3)
         run_shares(lambda share: total[share].add_(share), 3)
     assert total.tolist() == [0, 1, 2]
+
+
+def sums(shares: int) -> list[int]:
+    found = [0] * shares
+
+    def work(share: int) -> None:
+        found[share] = share + 1
+
+    run_shares(work, shares)
+    return found
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    assert sums(3) == [1, 2, 3]  # the parent's threads wait for more by now
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=lambda: queue.put(sums(3)))
+    child.start()
+    child.join(60)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive
+    assert child.exitcode == 0
+    assert queue.get() == [1, 2, 3]
+
+
+def test_callers_share_the_threads() -> None:
+    found: list[list[int]] = []
+    callers = [threading.Thread(target=lambda: found.append(sums(16))) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert found == [list(range(1, 17))] * 8
