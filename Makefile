@@ -25,9 +25,14 @@ check: $(READY)       ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: $(READY)       ## kernels against their alternatives; appends rows to tools/bench/results
+BENCH_READY := $(VENV)/.fewlabel-bench-ready
+
+$(BENCH_READY): $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
-	$(PY) tools/bench/run.py
+	touch $@
+
+bench: $(BENCH_READY)  ## kernels against their alternatives, on all cores; appends rows to tools/bench/results
+	env -u OMP_NUM_THREADS $(PY) tools/bench/run.py
 
 LABEL_VENV := .venv-monailabel
 LABEL_READY := $(LABEL_VENV)/.ready

@@ -104,3 +104,24 @@ def test_bound_is_the_slowest_resource(bench: ModuleType) -> None:
     assert machine.bound_ms(work(1.0, 0.05, 0.002)) == pytest.approx(10.0)
     assert machine.bound_ms(work(0.1, 0.05, 0.002)) == pytest.approx(5.0)
     assert machine.bound_ms(work(0.1, 0.0, 0.002)) == pytest.approx(2.0)
+
+
+def test_a_timed_call_follows_one_of_its_own(bench: ModuleType) -> None:
+    made: list[str] = []
+    calls = {name: lambda name=name: made.append(name) for name in "abc"}
+    times = bench.rounds(calls, torch.device("cpu"), 4, 10.0)
+    assert {name: len(values) for name, values in times.items()} == {"a": 4, "b": 4, "c": 4}
+    assert len(made) == 24
+    assert made[::2] == made[1::2]
+    made.clear()
+    bench.rounds(calls, torch.device("cpu"), 3, 10.0)
+    assert len(made) == 9, "long problems: every call is timed"
+
+
+def test_random_results_are_compared_as_the_problem_says(bench: ModuleType) -> None:
+    problem = importlib.import_module("tools.bench.cases.samples").CASE.problems[0]
+    index = problem.make(torch.device("cpu"))
+    drawn = {name: [form(*index)] for name, form in problem.implementations.items()}
+    assert not torch.equal(drawn["kernel"][0], drawn["loop"][0])
+    regions = [bench._compared(problem, results, index)[0] for results in drawn.values()]
+    assert all(torch.equal(regions[0], other) for other in regions)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage import measure, morphology
 from torch import Tensor
 
-from fewlabel.kernels.components import fill_holes, largest_component, remove_small
+from fewlabel.kernels.components import fill_holes, largest_component, remove_small, tables
 
 BACKENDS = ("cpu", "torch", "reference")
 HOPS = {4: (2, 1), 8: (2, 2), 6: (3, 1), 18: (3, 2), 26: (3, 3)}  # dimensions, coordinates in which neighbors differ
@@ -168,3 +168,22 @@ def test_mistakes() -> None:
             apply(mask, 7)
         with pytest.raises(TypeError, match="bool or integers"):
             apply(mask.float(), 4)
+
+
+def test_stretches_on_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = random_labels(3, 21, 19, seed=5)
+    filters = (
+        lambda: largest_component(masks, 4, by_label=True),
+        lambda: largest_component(masks != 0, 8),
+        lambda: remove_small(masks, 4, 3, by_label=True),
+        lambda: fill_holes(masks, 4),
+    )
+    expected = [keep() for keep in filters]
+    monkeypatch.setattr(tables, "_STRETCH", 50)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = [keep() for keep in filters]
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, found, expected))

@@ -275,3 +275,16 @@ def test_values_that_are_refused() -> None:
         felzenszwalb(torch.zeros(1, 1, 4, 4, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"2\^32 edges"):
         felzenszwalb(torch.zeros(1, 1, 1, 1, 1).expand(1, 1, 2000, 2000, 100))
+
+
+@pytest.mark.filterwarnings("ignore:Got image with third dimension")
+@SETTINGS
+@given(st.data())
+def test_any_small_image_without_ties_equals_scikit_image(draw: st.DataObject) -> None:
+    size, channels = draw.draw(st.tuples(st.integers(1, 24), st.integers(1, 24))), draw.draw(st.integers(1, 3))
+    values = np.random.default_rng(draw.draw(st.integers(0, 10**6))).random((*size, channels))
+    scale = draw.draw(st.sampled_from((0.0, 1e-3, 1.0, 30.0, 1e4)))
+    sigma, min_size = draw.draw(st.sampled_from((0.0, 0.4, 1.1))), draw.draw(st.integers(0, 30))
+    expected = scikit(values, scale, sigma, min_size, channel_axis=-1)
+    labels = felzenszwalb(torch.from_numpy(values).movedim(-1, 0)[None], scale, sigma, min_size)
+    assert np.array_equal(labels[0].numpy(), expected)

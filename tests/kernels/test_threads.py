@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -106,3 +108,27 @@ def test_callers_share_the_threads() -> None:
     for caller in callers:
         caller.join(60)
     assert found == [list(range(1, 17))] * 8
+
+
+def test_shares_of_shares_do_not_wait_for_a_free_thread() -> None:
+    found: list[list[int]] = []
+    run_shares(lambda share: found.append(sums(16)), 16)  # as many as the pool has threads, and the caller
+    assert found == [list(range(1, 17))] * 16
+
+
+def test_a_thread_that_outlives_the_main_thread_still_computes() -> None:
+    program = """
+import threading, time
+from fewlabel.kernels.threads import run_shares
+
+def late():
+    threading.main_thread().join()
+    time.sleep(0.2)
+    done = []
+    run_shares(done.append, 3)
+    print(sorted(done))
+
+threading.Thread(target=late).start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[0, 1, 2]", done.stderr

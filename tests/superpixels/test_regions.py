@@ -153,6 +153,9 @@ def test_mistakes(tmp_path: Path) -> None:
         ({"window": (1, 0)}, "window"),
         ({"min_size_mm2": -1}, "negative"),
         ({"body": {"treshold": 3}}, "a dictionary with a threshold, .*'treshold'"),
+        ({"body": {"threshold": "air"}}, "a threshold, a number, .*'air'"),
+        ({"body": {"threshold": 3, "holes": "all"}}, "holes must be one of slice, volume, keep"),
+        ({"body": {"threshold": 3, "components": 0}}, "components at least 1"),
         ({"body": {"threshold": 3, "hole": "keep"}}, "holes, .* 'hole'"),
         ({"body": 3}, "a dictionary with a threshold, .* got 3"),
     ]

@@ -60,7 +60,7 @@ def test_ceiling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"regions_dir": "x"}, "--regions_dir is no option of this command, whose regions also take"),
         ({"body": -300}, "body must be a dictionary with a threshold"),
-        ({"body": {"threshold": -300, "hole": "keep"}}, "of threshold, components, per_slice, holes, closing_mm"),
+        ({"body": {"threshold": -300, "hole": "keep"}}, "at will components, per_slice, holes, closing_mm"),
         ({"kind": "slic"}, "kind must be one of felzenszwalb"),
     ],
 )

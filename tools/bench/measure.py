@@ -21,8 +21,6 @@ from tools.bench.case import Work
 
 Call = Callable[[], object]
 
-_LONG_MS = 500.0
-
 
 def milliseconds(call: Call, device: torch.device) -> float:
     """Return the wall time of one call, the device synchronized before and after."""
@@ -60,18 +58,18 @@ def rounds(calls: Mapping[str, Call], device: torch.device, repeats: int, budget
 
     Each round has an order of its own. A timed call follows one of its own, as in training, and so finds caches and
     free memory as it leaves them itself: what a large alternative has returned to the system costs many times as much
-    to get again. Calls that take long are not called twice.
+    to get again.
 
     Args:
         calls: what to time, by name.
         device: what to synchronize.
-        repeats: most rounds. Up to three are made as they are: no call before the first, or between.
+        repeats: most rounds. Of up to three, no call follows one of its own, and nothing warms up.
         budget_s: no new round starts once this many seconds have gone and five rounds are done.
 
     Returns:
         Milliseconds by name, one entry per round.
     """
-    warm_ms = {name: milliseconds(call, device) if repeats > 3 else math.inf for name, call in calls.items()}
+    is_short = repeats > 3
     times: dict[str, list[float]] = {name: [] for name in calls}
     start, shuffle = time.perf_counter(), random.Random(0).shuffle
     order = list(calls.items())
@@ -80,7 +78,7 @@ def rounds(calls: Mapping[str, Call], device: torch.device, repeats: int, budget
             break
         shuffle(order)
         for name, call in order:
-            if warm_ms[name] < _LONG_MS:
+            if is_short:
                 call()
             times[name].append(milliseconds(call, device))
     return times

@@ -3,21 +3,24 @@
 
 Torch by itself splits every call over all threads and waits for the slowest. A tiled operator is hundreds of small
 calls, so where other processes use the cores (data loaders, say) it would mostly wait. Shares meet once, at the end.
-A share never waits for another, so that calls from several threads may use the same pool.
+Threads of the pool never wait for one another, so that calls from several threads may use it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
 __all__ = ["run_shares", "share_count"]
 
 _MOST = 16
+_OWN = threading.local()  # what a thread knows of itself
 
 
 def share_count(tasks: int, device: torch.device) -> int:
@@ -60,9 +63,10 @@ def run_shares(work: Callable[[int], None], shares: int) -> None:
         except BaseException as error:  # carried over to the calling thread
             failures.append(error)
 
-    before = torch.get_num_threads()
-    others = [_pool().submit(share, number) for number in range(1, shares)]
+    before, others = torch.get_num_threads(), list[Future[None]]()
     try:
+        for number in range(1, shares):
+            others += _submitted(share, number)
         share(0)
         for other in others:
             other.result()
@@ -72,10 +76,19 @@ def run_shares(work: Callable[[int], None], shares: int) -> None:
         raise failures[0]
 
 
+def _submitted(share: Callable[[int], None], number: int) -> list[Future[None]]:
+    """Give a share to the pool; do it at once in a thread of the pool, which must not wait, and where there is none."""
+    if not getattr(_OWN, "is_of_pool", False):
+        with contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
+            return [_pool().submit(share, number)]
+    share(number)
+    return []
+
+
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that wait for shares; to start them anew takes longer than many a share."""
-    return ThreadPoolExecutor(_MOST - 1, thread_name_prefix="fewlabel")
+    return ThreadPoolExecutor(_MOST - 1, "fewlabel", initializer=lambda: setattr(_OWN, "is_of_pool", True))
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from fewlabel.kernels import felzenszwalb as kernel
 from fewlabel.kernels.components import relabel
 from fewlabel.superpixels import store
-from fewlabel.superpixels.body import body_mask, slices
+from fewlabel.superpixels.body import HOLES, body_mask, slices
 from fewlabel.superpixels.controls import grid_regions, random_regions
 
 __all__ = ["KINDS", "RegionMap", "region_map"]
@@ -213,9 +214,11 @@ class RegionMap:
 
 def _check_body(body: Any) -> None:
     takes = [name for name in inspect.signature(body_mask).parameters if name not in _OWN]
-    unknown = [name for name in body if name not in takes] if isinstance(body, Mapping) else []
-    if unknown or not isinstance(body, Mapping) or "threshold" not in body:
-        raise ValueError(f"body must be a dictionary with a threshold, of {', '.join(takes)}; got {body!r}")
+    if not isinstance(body, Mapping) or not isinstance(body.get("threshold"), Real) or set(body) - set(takes):
+        others = ", ".join(takes[1:])
+        raise ValueError(f"body must be a dictionary with a threshold, a number, and at will {others}; got {body!r}")
+    if body.get("holes", HOLES[0]) not in HOLES or body.get("components", 1) < 1:
+        raise ValueError(f"holes must be one of {', '.join(HOLES)}, and components at least 1, got {dict(body)}")
 
 
 def _plain(value: Any) -> Any:

@@ -136,7 +136,7 @@ def total_of_parts(parts: Values, offsets: Ints, mean: bool, out: Values) -> Non
 
 @compiled
 def share_of_pixels(upstream: Values, offsets: Ints, mean: bool, out: Values) -> None:
-    """Turn the gradient (B, L, c) of sums or means into what a pixel of each region receives; region r is row 1 + r."""
+    """Turn the gradient (B, L, c) of sums or means, of any strides, into what a pixel of region r gets: row 1 + r."""
     images, regions, channels = upstream.shape
     for b in range(images):
         for region in range(regions):

@@ -33,6 +33,7 @@ from fewlabel.kernels.threads import run_shares, share_count
 Array = NDArray[Any]
 
 _FULL: dict[torch.dtype, type[np.generic]] = {torch.float32: np.float32, torch.float64: np.float64}
+_BITS = {1: torch.int8, 2: torch.int16}  # PyTorch gathers small floats at half the speed of integers, or not at all
 _SHARED = 2**20  # values below which threads cost more than they save
 _SHARED_DRAWS = 2**16  # draws below which threads cost more than they save
 _WINDOW = 4096  # pixels of half precision that are converted at a time
@@ -105,13 +106,13 @@ class _Sum(torch.autograd.Function):
         table, slots = table.to(dtype), ctx.index.ids.reshape(batch, length) + 1
         shape = (batch, length, channels) if in_rows else (batch, channels, length)
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
+        bits = _BITS.get(dtype.itemsize, dtype)
+        source, target = table.view(bits), gradient.view(bits)
         if in_rows:
             for b in range(batch):
-                torch.index_select(table[b], 0, slots[b], out=gradient[b])
+                torch.index_select(source[b], 0, slots[b], out=target[b])
             return gradient.mT.view(features), None, None
-        bits = torch.int16 if dtype.itemsize == 2 else dtype  # PyTorch gathers half types at half the speed
-        planes, which = table.mT.contiguous().view(bits), slots.long().unsqueeze(1).expand(shape)
-        torch.gather(planes, 2, which, out=gradient.view(bits))
+        torch.gather(source.mT.contiguous(), 2, slots.long().unsqueeze(1).expand(shape), out=target)
         return gradient.view(features), None, None
 
 
