@@ -31,11 +31,13 @@ def test_interpreted_kernels_equal_the_dense_form() -> None:
 
 FORWARD = {"query_labels": "*i32", "key_labels": "*i32", "key_mask": "*i1", "n": "i32", "m": "i32"}
 BACKWARD = {"x_labels": "*i32", "y_labels": "*i32", "y_mask": "*i1", "n": "i32", "m": "i32"}
-TYPES = {"bf16": 2, "fp32": 4}
+TYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 SHARED = {80: 99, 90: 227}  # KiB that a block may have: 80 stands for consumer cards too
 
 
-def compiled(kind: str, capability: int, channels: int, number: str, bounded: bool, sums: int = 2) -> Compiled:
+def compiled(
+    kind: str, capability: int, channels: int, number: str, bounded: bool, sums: int = 2, **other: int
+) -> Compiled:
     """A set against itself; with labels and both sums it is the form that needs most registers."""
     tiles = triton.tiling(kind, channels, TYPES[number], capability, sums)
     constants = {"C": channels, "ROWS": tiles.rows, "COLUMNS": tiles.columns, "SECOND": sums - 1, "MASK": False}
@@ -46,16 +48,17 @@ def compiled(kind: str, capability: int, channels: int, number: str, bounded: bo
     else:
         kernel, types, sides = triton.gradient_kernel, BACKWARD, ("x_rows", "y_rows", "gradient")
         constants |= {"FIRST": True, "X": True, "Y": True}
+    constants |= other
     types = {**types, "scale": "fp32", **dict.fromkeys(sides, f"*{number}")}
     return compile_for(kernel, capability, types, constants, tiles.warps, tiles.stages)
 
 
-def check(kind: str, capability: int, channels: int, number: str, bounded: bool, sums: int = 2) -> None:
-    found = compiled(kind, capability, channels, number, bounded, sums)
+def check(kind: str, capability: int, channels: int, number: str, bounded: bool, sums: int = 2, **other: int) -> None:
+    found = compiled(kind, capability, channels, number, bounded, sums, **other)
     assert found.stack <= 16, "registers are spilled"
     assert found.registers <= 255
     assert found.shared <= SHARED[capability] * 1024
-    assert ("wgmma.mma_async" if capability == 90 and number == "bf16" else "mma") in found.ptx
+    assert ("wgmma.mma_async" if capability == 90 and number != "fp32" else "mma") in found.ptx
 
 
 @pytest.mark.parametrize("kind", ["forward", "backward"])
@@ -63,6 +66,16 @@ def check(kind: str, capability: int, channels: int, number: str, bounded: bool,
 def test_compiled_kernels_do_not_spill(capability: int, kind: str) -> None:
     for sums in (1, 2):
         check(kind, capability, 128, "bf16", True, sums)
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_a_set_against_another_under_a_mask_does_not_spill(capability: int, kind: str) -> None:
+    """As contrast of regions needs it; and with the second sum over the same label, as supervised contrast."""
+    for side in (True, False) if kind == "backward" else (True,):
+        sides = {"X": side, "Y": not side} if kind == "backward" else {}
+        check(kind, capability, 64, "fp16", True, 2, MASK=True, EXCLUDE_SELF=False, **sides)
+    check(kind, capability, 128, "bf16", False, 2, SECOND=2)
 
 
 @pytest.mark.slow

@@ -32,23 +32,34 @@ def main(results: str = "tools/bench/results", page: str = "docs/bench.md") -> N
         page: the document, relative to the repository.
     """
     for name in cases.names():
-        path = ROOT / results / f"{name}.csv"
-        rows: list[Row] = []
-        if path.is_file():
-            with path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        insert(ROOT / page, f"bench-{name}", tables(rows))
+        insert(ROOT / page, f"bench-{name}", section(name, ROOT / results / f"{name}.csv"))
 
 
-def tables(rows: list[Row]) -> str:
+def section(name: str, path: Path) -> str:
+    """Return what the page shows of a case.
+
+    Args:
+        name: of the case.
+        path: its rows, which need not exist.
+    """
+    rows: list[Row] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    return tables(rows, any(problem.device != "cpu" for problem in cases.load(name).problems))
+
+
+def tables(rows: list[Row], is_for_gpu: bool = True) -> str:
     """Return a Markdown table for each device.
 
     Args:
         rows: of one case, oldest first.
+        is_for_gpu: the case has problems for a GPU, measured or not.
     """
     places = dict.fromkeys((row["device"], row["threads"]) for row in rows)
     parts = [table([row for row in rows if (row["device"], row["threads"]) == place]) for place in places]
     gpu = [] if any(threads == "0" for _, threads in places) else [f"On a GPU: {NOT_MEASURED.lower()}"]
+    gpu = gpu if is_for_gpu else ["There is no form for a GPU."]
     return "\n\n".join([*parts, *gpu]) if rows else NOT_MEASURED
 
 

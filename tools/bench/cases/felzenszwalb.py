@@ -63,6 +63,7 @@ def _problem(name: str, batch: int, size: tuple[int, ...], parameters: tuple[flo
         work=Work(2e-9 * edges * pixels, 0.0, 12e-9 * pixels),
         make=partial(_make, name, batch, size),
         implementations=forms,
+        device="cpu",
     )
 
 
