@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numba
 import pytest
 import torch
 
@@ -37,6 +38,9 @@ def test_quick_run_appends_rows(tmp_path: Path) -> None:
     assert "times the bound" in done.stdout
     rows = rows_of(tmp_path / "contrast.csv")
     assert {row["gradient"] for row in rows} == {"none", "query", "both", "symmetric"}
+    (ran,) = rows_of(tmp_path / "environments" / "runs.csv")
+    assert {key: ran[key] for key in ("date", "commit", "case")} == {k: rows[0][k] for k in ("date", "commit", "case")}
+    assert ran["numba"] == numba.__version__
     for row in rows:
         assert float(row["q25_ms"]) <= float(row["median_ms"]) <= float(row["q75_ms"])
         assert float(row["max_deviation"]) <= 2e-6
@@ -62,11 +66,12 @@ def test_rows_are_appended_never_edited(bench: ModuleType, tmp_path: Path) -> No
 def test_words_of_the_command_line(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str | bool, written: bool
 ) -> None:
-    monkeypatch.setattr(bench, "run", lambda case, machine, quick, budget_s: [[{"case": case.name, "quick": quick}]])
+    stamp = {"date": "1", "commit": "2", "device": "3", "threads": "4"}
+    monkeypatch.setattr(bench, "run", lambda case, _, quick, budget_s: [[stamp | {"case": case.name, "quick": quick}]])
     bench.main("contrast", "cpu", append=word, quick=word, results=str(tmp_path))
     assert (tmp_path / "contrast.csv").is_file() == written
     if written:
-        assert rows_of(tmp_path / "contrast.csv") == [{"case": "contrast", "quick": "True"}]
+        assert rows_of(tmp_path / "contrast.csv") == [stamp | {"case": "contrast", "quick": "True"}]
 
 
 def test_unknown_case_names_those_that_exist(bench: ModuleType) -> None:

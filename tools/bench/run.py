@@ -4,14 +4,17 @@
 Usage: ``python tools/bench/run.py [--case NAME|all] [--device cpu|cuda] [--append true|false] [--quick true]``.
 Implementations of a problem are timed in turns after warm-up (median and quartiles), their peak memory is measured,
 their results are compared with the baseline's, and the distance to the machine's bound is stated. Losses are
-published as well as wins: rows are appended, never edited.
+published as well as wins: rows are appended, never edited. ``environments/runs.csv`` beside them has the versions of
+all that was compared, by date and case.
 """
 
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import math
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -33,6 +36,8 @@ from tools.bench.case import Case, Implementation, Problem  # noqa: E402
 from tools.bench.measure import Machine, commit, peak_bytes, quartiles, queued_milliseconds, rounds  # noqa: E402
 
 Row = dict[str, str | int | float]
+PACKAGES = ["torch", "triton", "numpy", "numba", "scipy", "scikit-image", "monai", "pytorch-ignite", "timm"]
+PACKAGES += ["pytorch-metric-learning"]
 
 
 def main(
@@ -57,9 +62,11 @@ def main(
     machine = Machine(place)
     print(f"{machine.name}, CPU threads {machine.threads}")
     for name in cases.names() if case == "all" else [case]:
-        for rows in run(cases.load(name), machine, _truth(quick), budget_s):
+        for number, rows in enumerate(run(cases.load(name), machine, _truth(quick), budget_s)):
             if _truth(append):
                 write(rows, ROOT / results / f"{name}.csv")
+            if _truth(append) and number == 0:
+                write([environment(rows[0])], ROOT / results / "environments" / "runs.csv")
 
 
 def run(case: Case, machine: Machine, quick: bool = False, budget_s: float = 6.0) -> Iterator[list[Row]]:
@@ -88,6 +95,21 @@ def run(case: Case, machine: Machine, quick: bool = False, budget_s: float = 6.0
         rows = _measure(problem, case.baseline, machine, repeats, budget_s)
         print("\n".join(map(_line, rows)), flush=True)
         yield [stamp | row for row in rows]
+
+
+def environment(row: Row) -> Row:
+    """Return what identifies a run, and the versions of what takes part in it; empty for what is not there.
+
+    Args:
+        row: any of the run.
+    """
+    versions: Row = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = ""
+    return {key: row[key] for key in ("date", "commit", "device", "threads", "case")} | versions
 
 
 def write(rows: list[Row], path: Path) -> None:
