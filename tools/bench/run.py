@@ -11,7 +11,6 @@ all that was compared, by date and case.
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import math
 import os
 import platform
@@ -31,6 +30,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import fewlabel  # noqa: E402
+from fewlabel.machine import installed_version  # noqa: E402
 from tools.bench import cases  # noqa: E402
 from tools.bench.case import Case, Implementation, Problem  # noqa: E402
 from tools.bench.measure import Machine, commit, peak_bytes, quartiles, queued_milliseconds, rounds  # noqa: E402
@@ -103,13 +103,9 @@ def environment(row: Row) -> Row:
     Args:
         row: any of the run.
     """
-    versions: Row = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = ""
-    return {key: row[key] for key in ("date", "commit", "device", "threads", "case")} | versions
+    run_of = {key: row[key] for key in ("date", "commit", "device", "threads", "case")}
+    versions = {name: installed_version(name) or "" for name in PACKAGES}
+    return {**run_of, "python": platform.python_version(), **versions}
 
 
 def write(rows: list[Row], path: Path) -> None:

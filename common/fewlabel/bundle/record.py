@@ -7,7 +7,6 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from monai.bundle import ConfigParser
 from fewlabel.bundle.caller import calling_parser
 from fewlabel.bundle.identity import identity
 from fewlabel.files import write_json
-from fewlabel.machine import processor
+from fewlabel.machine import installed_version, processor
 
 _PACKAGES = ("fewlabel", "monai", "torch", "numpy", "pytorch-ignite", "timm", "scikit-image")
 
@@ -37,7 +36,7 @@ def describe_run(parser: ConfigParser | None = None) -> dict[str, Any]:
         "config": {k: v for k, v in parser.get().items() if k != "_meta_"},
         "bundle": meta.get("name"),
         "bundle_version": meta.get("version"),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: installed_version(name) for name in _PACKAGES},
         "commit": _commit(),
         "python": platform.python_version(),
         "machine": _machine(),
@@ -71,13 +70,6 @@ def _resolved_keys(parser: ConfigParser) -> dict[str, Any]:
             if isinstance(resolved, (str, int, float, bool, torch.device)):
                 keys[key] = str(resolved) if isinstance(resolved, torch.device) else resolved
     return keys
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

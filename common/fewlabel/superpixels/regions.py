@@ -24,6 +24,7 @@ from fewlabel.superpixels.controls import grid_regions, random_regions
 __all__ = ["KINDS", "RegionMap", "region_map"]
 
 KINDS = ("felzenszwalb", "grid", "random")
+_OWN = ("image", "slice_axis", "spacing_mm")  # arguments of body_mask that are not settings of the body
 _VERSION = 1  # of the maps; to be raised with every change that may change one
 
 
@@ -57,9 +58,6 @@ def region_map(
         [-1, 0, 0, 1, 1, 1]
     """
     return RegionMap(kind, folder=folder, **settings)(image, spacing_mm)
-
-
-_OWN = ("image", "slice_axis", "spacing_mm")  # arguments of body_mask that are not settings of the body
 
 
 @dataclass(frozen=True)
