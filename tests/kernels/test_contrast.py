@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -271,19 +272,37 @@ def test_repeats_are_bit_equal_and_the_graph_serves_twice(symmetric: bool, threa
         assert torch.equal(a, c)
 
 
-def test_number_of_threads_does_not_matter() -> None:
-    q, k = unit(1, 1300, 16), unit(1, 1300, 16, seed=1)
+SELF = {
+    "self": lambda z, _: masked_lse(z, z, temperature=0.1, exclude_self=True)[0].mean(),
+    "self, not bounded": lambda z, _: masked_lse(z, z, temperature=1e-3)[0].mean(),
+}
+PAIRS = {
+    "info_nce": info_nce,
+    "info_nce, symmetric": functools.partial(info_nce, symmetric=True),
+    "all_negative, not bounded": functools.partial(all_negative, temperature=1e-3, symmetric=True),
+}
+
+
+@pytest.mark.parametrize("shape", [(1, 37, 8), (2, 571, 64), (1, 1300, 16), (2, 2401, 24)], ids=str)
+@pytest.mark.parametrize("name", [*SELF, *PAIRS])
+def test_bits_do_not_depend_on_the_number_of_threads(name: str, shape: tuple[int, int, int]) -> None:
+    """One tile, one a thread, several, and a last one that is smaller."""
+    loss = {**SELF, **PAIRS}[name]
+    q, k = unit(*shape), unit(*shape, seed=1)
     before = torch.get_num_threads()
     results = []
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3, 5):
             torch.set_num_threads(threads)
-            results.append([info_nce(q, k), *gradients(info_nce, q, k)])
+            a, b = q.clone().requires_grad_(), k.clone().requires_grad_()
+            value = loss(a, b)
+            value.backward()
+            results.append([value, a.grad] if name in SELF else [value, a.grad, b.grad])
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            assert_near(a, b)
+        for first, second in zip(results[0], other, strict=True):
+            assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

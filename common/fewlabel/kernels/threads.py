@@ -40,7 +40,7 @@ def run_shares(work: Callable[[int], None], shares: int) -> None:
     """Call ``work(0)`` ... ``work(shares - 1)`` side by side, each with a single thread inside torch.
 
     The first share runs on the calling thread. Shares write to disjoint places (or each to its own) and record no
-    gradients. With one share this is a plain call, and torch keeps all its threads.
+    gradients. A single share has one thread, too: torch's results can depend on how many it has.
 
     Args:
         work: gets the number of its share.
@@ -49,10 +49,6 @@ def run_shares(work: Callable[[int], None], shares: int) -> None:
     Raises:
         BaseException: the first that a share raised, once all have ended.
     """
-    if shares == 1:
-        with torch.no_grad():
-            work(0)
-        return
     inference, failures = torch.is_inference_mode_enabled(), list[BaseException]()
 
     def share(number: int) -> None:

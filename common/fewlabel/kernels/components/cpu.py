@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewlabel.kernels.compiled import compiled
 from fewlabel.kernels.grid import neighbor_rows
+from fewlabel.kernels.tasks import run_tasks
 from fewlabel.kernels.threads import run_shares, share_count
 
 __all__ = ["components", "relabel"]
@@ -216,19 +217,17 @@ def relabel(labels: Tensor) -> tuple[Tensor, Tensor]:
     batch, pixels = labels.shape
     source, target = labels.numpy(), np.empty((batch, pixels), np.int32)
     counts = np.zeros(batch, np.int32)
-    shares = share_count(batch, labels.device)
 
-    def work(share: int) -> None:
-        for b in range(share, batch, shares):
-            low, span = int(source[b].min()), int(source[b].max()) - int(source[b].min()) + 1
-            if span <= 8 * pixels + 1024:
-                counts[b] = _relabel(source[b], low, np.zeros(span, np.int32), target[b])
-            else:  # a table would be larger than the image
-                _, at, inverse = np.unique(source[b], return_index=True, return_inverse=True)
-                first_seen = np.where(source[b] == 0, 0, at[inverse] + 1)
-                counts[b] = _relabel(first_seen, 0, np.zeros(pixels + 1, np.int32), target[b])
+    def work(b: int, _share: int) -> None:
+        low, span = int(source[b].min()), int(source[b].max()) - int(source[b].min()) + 1
+        if span <= 8 * pixels + 1024:
+            counts[b] = _relabel(source[b], low, np.zeros(span, np.int32), target[b])
+        else:  # a table would be larger than the image
+            _, at, inverse = np.unique(source[b], return_index=True, return_inverse=True)
+            first_seen = np.where(source[b] == 0, 0, at[inverse] + 1)
+            counts[b] = _relabel(first_seen, 0, np.zeros(pixels + 1, np.int32), target[b])
 
-    run_shares(work, shares)
+    run_tasks(work, batch, share_count(batch, labels.device))
     return torch.from_numpy(target), torch.from_numpy(counts)
 
 

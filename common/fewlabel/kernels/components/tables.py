@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabel.kernels.compiled import compiled
-from fewlabel.kernels.threads import run_shares, share_count
+from fewlabel.kernels.tasks import run_tasks
+from fewlabel.kernels.threads import share_count
 
 __all__ = ["lookup", "sizes"]
 
@@ -32,7 +32,8 @@ def sizes(labels: Tensor, width: int) -> Tensor:
     table = torch.zeros(len(labels), width, dtype=torch.int32, device=labels.device)
     if labels.device.type == "cpu":
         counts, numbers = table.numpy(), labels.numpy()
-        _each(len(labels), lambda b: _count(numbers[b], counts[b]))
+        shares = share_count(len(labels), labels.device)
+        run_tasks(lambda b, _: _count(numbers[b], counts[b]), len(labels), shares)
     else:
         table.scatter_add_(1, labels.long(), torch.ones_like(labels))
     table[:, 0] = 0
@@ -55,23 +56,12 @@ def lookup(table: Tensor, labels: Tensor) -> Tensor:
     entries, numbers, found = table.numpy(), labels.numpy(), out.numpy()
     stretches = [(b, slice(i, i + _STRETCH)) for b in range(len(labels)) for i in range(0, labels.shape[1], _STRETCH)]
 
-    def look(task: int) -> None:
+    def look(task: int, _: int) -> None:
         b, pixels = stretches[task]
         _look_up(entries[b], numbers[b, pixels], found[b, pixels])
 
-    _each(len(stretches), look)
+    run_tasks(look, len(stretches), share_count(len(stretches), labels.device))
     return out
-
-
-def _each(tasks: int, work: Callable[[int], object]) -> None:
-    """Call ``work`` with the number of each task, dealt out to threads."""
-    shares = share_count(tasks, torch.device("cpu"))
-
-    def share(number: int) -> None:
-        for task in range(number, tasks, shares):
-            work(task)
-
-    run_shares(share, shares)
 
 
 @compiled

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fewlabel.kernels.threads import run_shares, share_count
+from fewlabel.kernels.contrast._order import rectangle
+from fewlabel.kernels.tasks import run_tasks
+from fewlabel.kernels.threads import share_count
 
 LOG2_E = math.log2(math.e)
 NO_KEY = 1e30  # stands for the log-sum-exp of a row without keys where exp2(logit - lse) must be 0
@@ -54,7 +57,7 @@ class Pairs:
 
 
 class Sweep:
-    """All similarities in base 2, tile by tile: each share of the work has buffers that it uses again and again."""
+    """All similarities in base 2, tile by tile, in buffers that are used again and again."""
 
     def __init__(self, query: Tensor, key: Tensor, pairs: Pairs) -> None:
         self.query = query.contiguous() * (LOG2_E / pairs.temperature)
@@ -65,9 +68,9 @@ class Sweep:
         self.column_blocks = list(blocks_of(key.shape[1], key.device))
 
     def rows(self, lse2: Tensor, means: Tensor) -> None:
-        """Fill (streams, B, N) log-sum-exp and (streams or 0, B, N, C) mean keys; a share has its own rows."""
+        """Fill (streams, B, N) log-sum-exp and (streams or 0, B, N, C) mean keys, a block of rows at a time."""
 
-        def block(b: int, rows: slice, scratch: Tensor, share: int) -> None:
+        def fill(b: int, rows: slice, scratch: Tensor) -> None:
             blocks = [RowBlock(self.query[b, rows], self.pairs.bounded, len(means) > 0) for _ in lse2]
             for columns in self.column_blocks:
                 for running, logits in zip(blocks, self.tile(b, rows, columns, scratch), strict=True):
@@ -75,12 +78,12 @@ class Sweep:
             for stream, running in enumerate(blocks):
                 running.write(lse2[stream, b, rows], means[stream, b, rows] if len(means) else None)
 
-        self.share(block, self.row_blocks, self.count(self.row_blocks))
+        self.run(fill, [(b, rows) for b in range(len(self.query)) for rows in self.row_blocks])
 
     def keys(self, shifts: Tensor, weighted: list[Tensor | None], grad_key: Tensor) -> None:
-        """Add softmax^T @ (gain * query) of every stream to the (B, M, C) gradient; a share has its own keys."""
+        """Add softmax^T @ (gain * query) of every stream to the (B, M, C) gradient, a block of keys at a time."""
 
-        def block(b: int, columns: slice, scratch: Tensor, share: int) -> None:
+        def add(b: int, columns: slice, scratch: Tensor) -> None:
             for rows in self.row_blocks:
                 tiles = self.tile(b, rows, columns, scratch)
                 for shift, query, logits in zip(shifts, weighted, tiles, strict=True):
@@ -88,51 +91,44 @@ class Sweep:
                         softmax = logits.sub_(shift[b, rows].unsqueeze(-1)).exp2_()
                         grad_key[b, columns].addmm_(softmax.t(), query[b, rows])
 
-        self.share(block, self.column_blocks, self.count(self.column_blocks))
+        self.run(add, [(b, columns) for b in range(len(self.query)) for columns in self.column_blocks])
 
     def both(self, query: Tensor, wanted: list[bool]) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Return sums of exponentials and, where wanted, sums weighted by partners, along rows and along columns.
-
-        A share has its own rows. Columns it shares with others, so each adds up its own part; parts are added last.
-        """
-        shares = self.count(self.row_blocks)
-        row_sum, column_sums = query.new_zeros(query.shape[:2]), self.key.new_zeros(shares, *self.key.shape[:2])
+        """Return sums of exponentials and, where wanted, sums weighted by partners, along rows and along columns."""
+        row_sum, column_sum = query.new_zeros(query.shape[:2]), self.key.new_zeros(self.key.shape[:2])
         row_moment = torch.zeros_like(self.query) if wanted[0] else None
-        column_moments = self.key.new_zeros(shares, *self.key.shape) if wanted[1] else None
+        column_moment = torch.zeros_like(self.key) if wanted[1] else None
 
-        def block(b: int, rows: slice, scratch: Tensor, share: int) -> None:
-            for columns in self.column_blocks:
-                weights = self.tile(b, rows, columns, scratch)[0].exp2_()
-                row_sum[b, rows].add_(weights.sum(dim=1))
-                column_sums[share, b, columns].add_(weights.sum(dim=0))
-                if row_moment is not None:
-                    row_moment[b, rows].addmm_(weights, self.key[b, columns])
-                if column_moments is not None:
-                    column_moments[share, b, columns].addmm_(weights.t(), query[b, rows])
+        def add(b: int, rows: slice, columns: slice, scratch: Tensor) -> None:
+            weights = self.tile(b, rows, columns, scratch)[0].exp2_()
+            row_sum[b, rows].add_(weights.sum(dim=1))
+            column_sum[b, columns].add_(weights.sum(dim=0))
+            if row_moment is not None:
+                row_moment[b, rows].addmm_(weights, self.key[b, columns])
+            if column_moment is not None:
+                column_moment[b, columns].addmm_(weights.t(), query[b, rows])
 
-        self.share(block, self.row_blocks, shares)
-        column_moment = None if column_moments is None else column_moments.sum(dim=0)
-        return [row_sum, column_sums.sum(dim=0)], [row_moment, column_moment]
+        numbers = rectangle(len(self.row_blocks), len(self.column_blocks))
+        tiles = [(b, self.row_blocks[i], self.column_blocks[j]) for i, j in numbers for b in range(len(query))]
+        self.run(add, tiles, places=[((b, 0, rows.start), (b, 1, columns.start)) for b, rows, columns in tiles])
+        return [row_sum, column_sum], [row_moment, column_moment]
 
-    def count(self, blocks: list[slice]) -> int:
-        """Return into how many shares to split the blocks of every item."""
-        return share_count(len(blocks) * self.query.shape[0], self.query.device)
-
-    def share(self, block: Callable[[int, slice, Tensor, int], None], blocks: list[slice], shares: int) -> None:
-        """Deal (item, block) pairs out to shares in turn."""
-        tasks = [(b, part) for b in range(self.query.shape[0]) for part in blocks]
-        scratch = self.scratch(shares, self.pairs.tiles)
-
-        def work(share: int) -> None:
-            for b, part in tasks[share::shares]:
-                block(b, part, scratch[share], share)
-
-        run_shares(work, shares)
+    def run(
+        self,
+        work: Callable[..., None],
+        tasks: Sequence[tuple[Any, ...]],
+        places: Sequence[Iterable[Hashable]] | None = None,
+        tiles: int | None = None,
+    ) -> None:
+        """Call ``work(*task, scratch)`` for every task, on threads; ``scratch`` has room for a number of tiles."""
+        shares = share_count(len(tasks), self.query.device)
+        scratch = self.scratch(shares, tiles or self.pairs.tiles)
+        run_tasks(lambda task, share: work(*tasks[task], scratch[share]), len(tasks), shares, places)
 
     def scratch(self, shares: int, tiles: int) -> Tensor:
-        """Return (shares, tiles, numbers of the largest tile), uninitialized."""
+        """Return (shares, tiles, numbers of the largest tile), uninitialized, all tiles aligned alike."""
         height, width = (max(map(length_of, side), default=0) for side in (self.row_blocks, self.column_blocks))
-        return self.query.new_empty(shares, tiles, height * width)
+        return self.query.new_empty(shares, tiles, math.ceil(height * width / 16) * 16)
 
     def tile(self, b: int, rows: slice, columns: slice, scratch: Tensor) -> list[Tensor]:
         """Return the logits of a tile for each sum: over all keys and, with labels, over those of the second sum."""

@@ -16,8 +16,8 @@ Exponentials are taken in base 2 (log2(e) / temperature is folded into the query
 ``exp``. Logits known to be bounded need no shift at all: with |logit| <= 40, sums of E lie far inside float32.
 Otherwise each row carries an online maximum.
 
-Blocks of rows (of keys in their backward pass) are dealt out to threads that meet once, at the end. Each sums its tiles
-in a fixed order, without locks or atomics: with the same number of threads, repeats are bit-equal.
+Threads take blocks of rows (of keys in their backward pass) or, where a tile serves both sides, tiles. What is added to
+a row comes in a fixed order, so results are bit-equal for any number of threads.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ one sweep in which a tile of W serves its rows and, transposed, its columns. Tog
 gradients of query and key take 8. With labels the second sum has weights of its own under the label mask, and W is the
 sum of both. Where the logits are not bounded, E_ij w_i is exp(s_ij - lse_i) g_i, and rows keep their own maximum.
 
-Each thread adds up a gradient of its own, joined last in a fixed order: no locks, bit-equal repeats.
+Tiles of one block of rows or columns are added one after another, in an order that does not depend on the number of
+threads (:mod:`fewlabel.kernels.tasks`): nor do the bits of the result.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fewlabel.kernels.backend import full_precision
+from fewlabel.kernels.contrast._order import triangle
 from fewlabel.kernels.contrast._tiles import LOG2_E, NO_KEY, Pairs, Sweep, gain_of, length_of, view_of
-from fewlabel.kernels.threads import run_shares, share_count
 
 
 def self_lse(z: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
@@ -68,40 +69,37 @@ class _Triangle(Sweep):
     def __init__(self, z: Tensor, pairs: Pairs) -> None:
         super().__init__(z, z, pairs)
         blocks = self.row_blocks
-        self.tasks = [
-            (b, rows, columns) for b in range(len(z)) for at, rows in enumerate(blocks) for columns in blocks[at:]
-        ]
-        self.shares = share_count(len(self.tasks), z.device)
+        self.tasks = [(b, blocks[i], blocks[j]) for i, j in triangle(len(blocks)) for b in range(len(z))]
 
     def sums(self) -> Tensor:
         """Return sums of exponentials of bounded logits, (streams, B, N)."""
-        parts = self.key.new_zeros(self.shares, self.pairs.streams, *self.key.shape[:2])
+        totals = self.key.new_zeros(self.pairs.streams, *self.key.shape[:2])
 
-        def add(b: int, rows: slice, columns: slice, scratch: Tensor, share: int) -> None:
-            for total, logits in zip(parts[share], self.tile(b, rows, columns, scratch), strict=True):
+        def add(b: int, rows: slice, columns: slice, scratch: Tensor) -> None:
+            for total, logits in zip(totals, self.tile(b, rows, columns, scratch), strict=True):
                 logits.exp2_()
                 total[b, rows].add_(logits.sum(dim=1))
                 if columns != rows:
                     total[b, columns].add_(logits.sum(dim=0))
 
         self._each(add, tiles=self.pairs.streams)
-        return parts.sum(dim=0)
+        return totals
 
     def gradient(self, gains: list[Tensor | None], shifts: Tensor) -> Tensor:
         """Return W Z, (B, N, C), from the (B, N) gain and shift (log-sum-exp, base 2) of each sum."""
-        parts = torch.zeros(self.shares, *self.key.shape, dtype=self.key.dtype, device=self.key.device)
+        total = torch.zeros_like(self.key)
         weigh = self._bounded_weights(gains, shifts) if self.pairs.bounded else self._any_weights(gains, shifts)
 
-        def add(b: int, rows: slice, columns: slice, scratch: Tensor, share: int) -> None:
+        def add(b: int, rows: slice, columns: slice, scratch: Tensor) -> None:
             weights = weigh(b, rows, columns, scratch)
             if weights is None:
                 return
-            parts[share, b, rows].addmm_(weights, self.key[b, columns])
+            total[b, rows].addmm_(weights, self.key[b, columns])
             if columns != rows:
-                parts[share, b, columns].addmm_(weights.t(), self.key[b, rows])
+                total[b, columns].addmm_(weights.t(), self.key[b, rows])
 
         self._each(add, tiles=self.pairs.streams + 2)
-        return parts[0] if self.shares == 1 else parts.sum(dim=0)
+        return total
 
     def _bounded_weights(self, gains: list[Tensor | None], shifts: Tensor) -> _Weigh:
         """W as the sum over the streams of E (w_i + w_j)."""
@@ -137,15 +135,10 @@ class _Triangle(Sweep):
 
         return weigh
 
-    def _each(self, add: Callable[[int, slice, slice, Tensor, int], None], tiles: int) -> None:
-        """Deal the tiles out to shares in turn."""
-        scratch = self.scratch(self.shares, tiles)
-
-        def work(share: int) -> None:
-            for b, rows, columns in self.tasks[share :: self.shares]:
-                add(b, rows, columns, scratch[share], share)
-
-        run_shares(work, self.shares)
+    def _each(self, add: Callable[[int, slice, slice, Tensor], None], tiles: int) -> None:
+        """Call ``add`` for every tile; tiles with a common block follow one another."""
+        places = [((b, rows.start), (b, columns.start)) for b, rows, columns in self.tasks]
+        self.run(add, self.tasks, places, tiles)
 
 
 _Weigh = Callable[[int, slice, slice, Tensor], Tensor | None]

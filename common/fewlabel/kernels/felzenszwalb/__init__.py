@@ -21,7 +21,8 @@ from fewlabel.kernels import backend as _backend
 from fewlabel.kernels.felzenszwalb import cpu, reference
 from fewlabel.kernels.felzenszwalb.graph import Graph, prepare
 from fewlabel.kernels.grid import spatial_dims_of
-from fewlabel.kernels.threads import run_shares, share_count
+from fewlabel.kernels.tasks import run_tasks
+from fewlabel.kernels.threads import share_count
 
 __all__ = ["VERSION", "felzenszwalb"]
 
@@ -90,14 +91,12 @@ def felzenszwalb(
     if math.prod(image.shape[2:]) * len(graph.offsets) >= 2**32:
         raise ValueError(f"an image must have fewer than 2^32 edges, got {tuple(image.shape[2:])}")
     labels = np.empty((image.shape[0], *image.shape[2:]), np.int32)
-    shares = share_count(len(labels), torch.device("cpu"))
 
-    def work(share: int) -> None:
-        for b in range(share, len(labels), shares):
-            prepared = prepare(_array(image[b]), float(sigma), spacing)
-            labels[b] = form.segment(prepared, graph, float(scale) / 255.0, int(min_size)).reshape(labels[b].shape)
+    def work(b: int, _: int) -> None:
+        prepared = prepare(_array(image[b]), float(sigma), spacing)
+        labels[b] = form.segment(prepared, graph, float(scale) / 255.0, int(min_size)).reshape(labels[b].shape)
 
-    run_shares(work, shares)
+    run_tasks(work, len(labels), share_count(len(labels), torch.device("cpu")))
     narrow = labels.size == 0 or labels.max() < 2**16
     return torch.from_numpy(labels.astype(np.uint16) if narrow else labels).to(image.device)
 

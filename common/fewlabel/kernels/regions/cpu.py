@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from fewlabel.kernels.memory import with_huge_pages
 from fewlabel.kernels.regions import compiled
 from fewlabel.kernels.regions.index import RegionIndex
+from fewlabel.kernels.tasks import run_tasks
 from fewlabel.kernels.threads import run_shares, share_count
 
 Array = NDArray[Any]
@@ -57,13 +58,11 @@ def region_argmax(flat: Tensor, index: RegionIndex) -> Tensor:
 def sort_pixels(ids: Tensor, regions: int) -> tuple[Tensor, Tensor]:
     """Sort the pixels of each image by region, in raster order within one: permutation (B, S), offsets (B, L + 1)."""
     perm, offsets = torch.empty_like(ids), ids.new_zeros(len(ids), regions + 1)
-    shares = share_count(len(ids), ids.device)
 
-    def work(share: int) -> None:
-        for b in range(share, len(ids), shares):
-            compiled.sort_pixels(ids[b].numpy(), perm[b].numpy(), offsets[b].numpy())
+    def sort(b: int, _: int) -> None:
+        compiled.sort_pixels(ids[b].numpy(), perm[b].numpy(), offsets[b].numpy())
 
-    run_shares(work, shares)
+    run_tasks(sort, len(ids), share_count(len(ids), ids.device))
     return perm, offsets
 
 
@@ -73,11 +72,10 @@ def draw_pixels(index: RegionIndex, regions: Tensor, per_region: int, key: int) 
     perm, offsets, wanted, out = (t.numpy() for t in (index.perm, index.offsets, regions, drawn))
     shares = share_count(len(regions), regions.device) if drawn.numel() >= _SHARED_DRAWS else 1
 
-    def work(share: int) -> None:
-        for b in range(share, len(regions), shares):
-            compiled.draw_pixels(perm[b], offsets[b], wanted[b], out[b], b, np.uint64(key % 2**64))
+    def draw(b: int, _: int) -> None:
+        compiled.draw_pixels(perm[b], offsets[b], wanted[b], out[b], b, np.uint64(key % 2**64))
 
-    run_shares(work, shares)
+    run_tasks(draw, len(regions), shares)
     return drawn
 
 
@@ -152,20 +150,16 @@ class _Pixels:
         tasks_of_image = self.parts if self.in_parts else math.ceil(self.channels / 4)
         is_small = self.batch * self.channels * self.length < _SHARED
         shares = 1 if is_small else share_count(self.batch * tasks_of_image, self.values.device)
-        if self.is_full:
-            values = self.values.numpy()
-
-            def work(share: int) -> None:
-                for b in range(self.batch):  # images of one task go to one share each
-                    entries = [table[b] for table in tables]
-                    loop(values[b], self.ids[b], *entries, (share + b) % shares, shares)
-
-        else:
+        if not self.is_full:
             tasks = list(product(range(self.batch), range(self.parts)))
+            run_tasks(lambda task, _: self._convert(loop, *tasks[task], tables), len(tasks), shares)
+            return
+        values = self.values.numpy()
 
-            def work(share: int) -> None:
-                for b, part in tasks[share::shares]:
-                    self._convert(loop, b, part, tables)
+        def work(share: int) -> None:
+            for b in range(self.batch):  # images of one task go to one share each
+                entries = [table[b] for table in tables]
+                loop(values[b], self.ids[b], *entries, (share + b) % shares, shares)
 
         run_shares(work, shares)
 
