@@ -19,7 +19,7 @@ def plot(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def row(**changed: str) -> dict[str, str]:
-    plain = {"device": "a CPU", "threads": "2", "case": "x", "mode": "forward", "N": "8", "C": "4"}
+    plain = {"device": "a CPU", "threads": "2", "case": "x", "mode": "forward", "B": "1", "N": "8", "C": "4"}
     times = {"implementation": "dense", "median_ms": "2", "q25_ms": "1", "q75_ms": "3", "peak_mib": "5"}
     return plain | times | changed
 
@@ -27,14 +27,23 @@ def row(**changed: str) -> dict[str, str]:
 def test_the_latest_row_counts_and_kinds_are_panels(plot: ModuleType) -> None:
     rows = [row(), row(median_ms="7"), row(N="16"), row(mode="backward"), row(device="a GPU", threads="0")]
     panels = plot.grouped(rows, "N")
-    assert list(panels) == ["a CPU, 2 threads\nforward, 4", "a CPU, 2 threads\nbackward, 4", "a GPU\nforward, 4"]
-    first = panels["a CPU, 2 threads\nforward, 4"]
+    own = "a CPU, 2 threads"
+    assert list(panels) == [f"{own}\nforward, 1, 4", f"{own}\nbackward, 1, 4", "a GPU\nforward, 1, 4"]
+    first = panels["a CPU, 2 threads\nforward, 1, 4"]
     assert [(r["N"], r["median_ms"]) for r in first] == [("8", "7"), ("16", "2")]
 
 
 def test_numbers_do_not_tell_apart_what_would_then_be_single_points(plot: ModuleType) -> None:
     panels = plot.grouped([row(), row(N="16", C="5")], "N")
     assert list(panels) == ["a CPU, 2 threads\nforward"]
+
+
+def test_numbers_tell_apart_what_would_fall_on_each_other(plot: ModuleType) -> None:
+    panels = plot.grouped([row(B="1"), row(B="1", N="16", C="5"), row(B="2")], "N")
+    assert {title: len(rows) for title, rows in panels.items()} == {
+        "a CPU, 2 threads\nforward, 1": 2,
+        "a CPU, 2 threads\nforward, 2": 1,
+    }
 
 
 def test_every_case_can_be_drawn(plot: ModuleType, tmp_path: Path) -> None:

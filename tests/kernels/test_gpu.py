@@ -142,3 +142,39 @@ def test_regions(shape: tuple[int, ...], channels: int, layout: str, dtype: torc
     assert torch.equal(sample_regions(remote, 16, seed=1, step=2, min_pixels=3).cpu(), regions)
     pixels = sample_pixels(index, regions, 32, seed=1, step=2)
     assert torch.equal(sample_pixels(remote, regions.cuda(), 32, seed=1, step=2).cpu(), pixels)
+
+
+def test_no_operator_waits_for_the_gpu() -> None:
+    """Forward and backward under torch's watch, which raises where the host waits for an answer."""
+    query, key = (unit(2, 1031, 32, seed=seed).cuda().requires_grad_() for seed in (0, 1))
+    some = query[:, :100].detach().unflatten(1, (5, 20)).requires_grad_()
+    labels = (torch.arange(2 * 1031).view(2, 1031) % 5).cuda()
+    regions = (torch.arange(2 * 64 * 64).view(2, 64, 64) // 200 % 9).int().cuda()
+    features = torch.randn(2, 16, 64, 64, device="cuda", requires_grad=True)
+    index = region_index(regions, num_labels=9)
+    calls = {
+        "info_nce": lambda: info_nce(query, key),
+        "symmetric": lambda: info_nce(query, key, symmetric=True),
+        "all_negative": lambda: all_negative(query, key),
+        "self": lambda: masked_lse(query, query, exclude_self=True)[0].sum(),
+        "labels": lambda: masked_lse(query, key, labels, labels)[1].sum(),
+        "supcon": lambda: supcon(query, labels),
+        "region_contrast": lambda: region_contrast(some, some.detach()),
+        "region_mean": lambda: region_mean(features, index).sum(),
+        "samples": lambda: sample_pixels(index, sample_regions(index, 4, seed=0, step=0), 8, seed=0, step=0),
+        "components": lambda: connected_components(regions > 3, 8),
+        "largest": lambda: largest_component(regions > 3, 8),
+        "distance": lambda: nearest_seed(regions == 0, 2),
+    }
+    for call in calls.values():
+        call()  # compiles
+    torch.cuda.synchronize()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for call in calls.values():
+            result = call()
+            if isinstance(result, torch.Tensor) and result.requires_grad:
+                result.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -94,7 +94,7 @@ def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
     """Return title → rows of a panel: equal device and kind of problem, the latest measurement of each.
 
     What is written in words tells kinds apart (mode, dtype); so does what is written in numbers where several sizes
-    share them.
+    share them, or where rows of one size would fall on each other.
 
     Args:
         rows: of the CSV, oldest first.
@@ -105,7 +105,7 @@ def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
     words = [name for name in problem if not all(row[name].replace(".", "", 1).isdigit() for row in rows)]
     latest = {tuple(row[k] for k in (*PLACE, *problem, size, "implementation")): row for row in rows}
     places = list(dict.fromkeys(row["device"] for row in rows))
-    for kinds in (problem, words):
+    for kinds in (problem, [*words, *_apart(list(latest.values()), words, set(problem) - set(words), size)]):
         panels: dict[str, list[Row]] = {}
         for row in sorted(latest.values(), key=lambda row: places.index(row["device"])):
             place = row["device"] + (f", {row['threads']} threads" if row["threads"] != "0" else "")
@@ -113,6 +113,15 @@ def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
         if any(len({row[size] for row in members}) > 1 for members in panels.values()):
             break
     return panels
+
+
+def _apart(rows: list[Row], words: list[str], numbers: set[str], size: str) -> list[str]:
+    """Columns in which rows of one kind, place and implementation differ at the same point of the horizontal axis."""
+    meeting: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        key = (*(row[name] for name in (*PLACE, *words, "implementation")), _place(row, size))
+        meeting.setdefault(key, []).append(row)
+    return sorted(name for name in numbers if any(len({row[name] for row in own}) > 1 for own in meeting.values()))
 
 
 def _place(row: Row, size: str) -> float:

@@ -16,7 +16,7 @@ __all__ = ["run_tasks"]
 
 
 def run_tasks(
-    work: Callable[[int, int], None], tasks: int, shares: int, places: Sequence[Iterable[Hashable]] | None = None
+    work: Callable[[int, int], object], tasks: int, shares: int, places: Sequence[Iterable[Hashable]] | None = None
 ) -> None:
     """Call ``work(task, share)`` for the tasks 0 ... ``tasks - 1``, side by side on a number of shares.
 
@@ -47,7 +47,7 @@ class _Queue:
         self.is_given_up = False
         self.change = threading.Condition()
 
-    def serve(self, work: Callable[[int, int], None], share: int) -> None:
+    def serve(self, work: Callable[[int, int], object], share: int) -> None:
         """Do one task after another until none is left."""
         try:
             while (task := self._take()) is not None:

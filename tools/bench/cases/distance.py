@@ -64,6 +64,23 @@ def all_pairs(seeds: Tensor) -> Tensor:
     return out
 
 
+def distance_to_own_seed(cells: Tensor, seeds: Tensor) -> Tensor:
+    """Return the distance of every pixel to the point whose cell it is in, wherever two are equally near.
+
+    Args:
+        cells: (B, *space), the number of a point.
+        seeds: (B, *space), each number of a point once, 0 elsewhere.
+    """
+    out = torch.empty(cells.shape, dtype=torch.float32, device=cells.device)
+    for own, image, target in zip(cells, seeds, out, strict=True):
+        places = image.nonzero()
+        of_number = torch.zeros(int(image.max()) + 1, image.ndim, device=image.device)
+        of_number[image[tuple(places.T)].long()] = places.float()
+        pixels = torch.ones_like(image).nonzero().float()
+        target.view(-1).copy_((pixels - of_number[own.flatten().long()]).norm(dim=1))
+    return out
+
+
 FORMS: dict[str, dict[str, Implementation]] = {
     "distance": {
         "kernel": _distance,
@@ -99,6 +116,7 @@ def _problem(asked: str, image: str, batch: int, space: tuple[int, ...]) -> Prob
         make=partial(_make, image, batch, space),
         implementations=FORMS[asked],
         skip=("all pairs",) if is_large else (),
+        compared=distance_to_own_seed if asked == "cells" else None,
     )
 
 

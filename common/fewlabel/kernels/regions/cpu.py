@@ -35,6 +35,7 @@ Array = NDArray[Any]
 
 _FULL: dict[torch.dtype, type[np.generic]] = {torch.float32: np.float32, torch.float64: np.float64}
 _BITS = {1: torch.int8, 2: torch.int16}  # PyTorch gathers small floats at half the speed of integers, or not at all
+_PIECE = 2**20  # values that a thread writes at a time
 _SHARED = 2**20  # values below which threads cost more than they save
 _SHARED_DRAWS = 2**16  # draws below which threads cost more than they save
 _WINDOW = 4096  # pixels of half precision that are converted at a time
@@ -101,17 +102,45 @@ class _Sum(torch.autograd.Function):
         features, (batch, channels, length), dtype, in_rows = ctx.layout
         table = upstream.new_zeros(batch, 1 + ctx.index.regions, channels)  # the first row: pixels of no region
         compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, table.numpy())
-        table, slots = table.to(dtype), ctx.index.ids.reshape(batch, length) + 1
         shape = (batch, length, channels) if in_rows else (batch, channels, length)
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
         bits = _BITS.get(dtype.itemsize, dtype)
-        source, target = table.view(bits), gradient.view(bits)
-        if in_rows:
-            for b in range(batch):
-                torch.index_select(source[b], 0, slots[b], out=target[b])
-            return gradient.mT.view(features), None, None
-        torch.gather(source.mT.contiguous(), 2, slots.long().unsqueeze(1).expand(shape), out=target)
-        return gradient.view(features), None, None
+        spread = _spread_rows if in_rows else _spread_planes
+        spread(table.to(dtype).view(bits), ctx.index.ids.reshape(batch, length), gradient.view(bits))
+        return (gradient.mT if in_rows else gradient).view(features), None, None
+
+
+def _spread_rows(table: Tensor, ids: Tensor, out: Tensor) -> None:
+    """Write row 1 + id of the table (B, 1 + L, C) to each pixel of the rows (B, S, C)."""
+
+    def write(b: int, pixels: slice) -> None:
+        torch.index_select(table[b], 0, ids[b, pixels] + 1, out=out[b, pixels])
+
+    _write_in_pieces(write, out)
+
+
+def _spread_planes(table: Tensor, ids: Tensor, out: Tensor) -> None:
+    """Write entry 1 + id of each channel of the table (B, 1 + L, C) to each pixel of the planes (B, C, S)."""
+    planes, slots = table.mT.contiguous(), torch.empty(ids.shape, dtype=torch.int64)
+    run_tasks(lambda b, _: torch.add(ids[b], 1, out=slots[b]), len(ids), _shares(len(ids), out))
+
+    def write(b: int, channels: slice) -> None:
+        target = out[b, channels]
+        torch.gather(planes[b, channels], 1, slots[b].expand_as(target), out=target)
+
+    _write_in_pieces(write, out)
+
+
+def _write_in_pieces(write: Callable[[int, slice], None], out: Tensor) -> None:
+    """Write (B, M, N), but not on torch's threads: after their work they keep a core busy, and others wait for it."""
+    step = max(1, _PIECE // max(out.shape[2], 1))
+    pieces = [(b, slice(start, start + step)) for b in range(len(out)) for start in range(0, out.shape[1], step)]
+    run_tasks(lambda task, _: write(*pieces[task]), len(pieces), _shares(len(pieces), out))
+
+
+def _shares(tasks: int, values: Tensor) -> int:
+    """How many shares to split tasks on a number of values into."""
+    return share_count(tasks, values.device) if values.numel() >= _SHARED else 1
 
 
 def _dense(flat: Tensor) -> tuple[bool, Tensor]:
@@ -148,8 +177,7 @@ class _Pixels:
     def run(self, loop: Callable[..., None], *tables: Array) -> None:
         """Call a loop on all images and their entries of tables, dealt to threads."""
         tasks_of_image = self.parts if self.in_parts else math.ceil(self.channels / 4)
-        is_small = self.batch * self.channels * self.length < _SHARED
-        shares = 1 if is_small else share_count(self.batch * tasks_of_image, self.values.device)
+        shares = _shares(self.batch * tasks_of_image, self.values)
         if not self.is_full:
             tasks = list(product(range(self.batch), range(self.parts)))
             run_tasks(lambda task, _: self._convert(loop, *tasks[task], tables), len(tasks), shares)
