@@ -30,8 +30,11 @@ def run_tasks(
     Raises:
         BaseException: the first that a task raised, once all tasks that had begun have ended; others do not begin.
     """
-    queue = _Queue(tasks, places)
-    run_shares(lambda share: queue.serve(work, share), shares)
+    if shares == 1:
+        run_shares(lambda share: [work(task, share) for task in range(tasks)], 1)
+    else:
+        queue = _Queue(tasks, places)
+        run_shares(lambda share: queue.serve(work, share), shares)
 
 
 class _Queue:

@@ -36,7 +36,7 @@ def share_count(tasks: int, device: torch.device) -> int:
     return max(1, min(tasks, torch.get_num_threads(), _MOST)) if device.type == "cpu" else 1
 
 
-def run_shares(work: Callable[[int], None], shares: int) -> None:
+def run_shares(work: Callable[[int], object], shares: int) -> None:
     """Call ``work(0)`` ... ``work(shares - 1)`` side by side, each with a single thread inside torch.
 
     The first share runs on the calling thread. Shares write to disjoint places (or each to its own) and record no

@@ -53,8 +53,8 @@ def region_sum(features: Tensor, index: RegionIndex, *, backend: str = "auto") -
 
     Note:
         Reads the features once; keeps nothing of them for the backward pass, which writes the gradient once. Other
-        memory is O(B L C) and, backward on a CPU, up to 12 bytes a pixel. Repeats are bit-equal, on a CPU for any
-        number of threads; only ``reference`` on a GPU sums in an order that changes.
+        memory is O(B L C) and, backward on a CPU, up to 8 bytes for each pixel of an image and thread. Repeats are
+        bit-equal, on a CPU for any number of threads; only ``reference`` on a GPU sums in an order that changes.
 
     Example:
         >>> index = region_index(torch.tensor([[0, 0, 1], [1, -1, 1]]))

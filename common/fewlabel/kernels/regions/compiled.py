@@ -136,13 +136,13 @@ def total_of_parts(parts: Values, offsets: Ints, mean: bool, out: Values) -> Non
 
 @compiled
 def share_of_pixels(upstream: Values, offsets: Ints, mean: bool, out: Values) -> None:
-    """Turn the gradient (B, L, c) of sums or means, of any strides, into what a pixel of region r gets: row 1 + r."""
+    """Turn the gradient (B, L, c) of sums or means, of any strides, into what a pixel of each region gets, the same."""
     images, regions, channels = upstream.shape
     for b in range(images):
         for region in range(regions):
             size = max(offsets[b, region + 1] - offsets[b, region], 1) if mean else 1
             for k in range(channels):
-                out[b, 1 + region, k] = upstream[b, region, k] / size
+                out[b, region, k] = upstream[b, region, k] / size
 
 
 @compiled

@@ -4,7 +4,7 @@
 PyTorch has operators for rows (``index_add``, ``embedding_bag``) and none that reads channels-first planes without
 copying them to rows first, which takes longer than the sums themselves; hence loops compiled by Numba. Planes
 (B, C, S) and rows (B, S, C) (``channels_last``) are read as they are; anything else is copied once. Half precision is
-converted window by window. Gradients have the layout of the features; PyTorch's gathers write them.
+converted window by window. Gradients have the layout of the features.
 
 Neighboring pixels mostly share a region: sums are kept in registers along a run of one region, in the type of the
 features but at least float32, and added to a float64 total where the run ends or has 256 pixels. Work is dealt to
@@ -34,7 +34,7 @@ from fewlabel.kernels.threads import run_shares, share_count
 Array = NDArray[Any]
 
 _FULL: dict[torch.dtype, type[np.generic]] = {torch.float32: np.float32, torch.float64: np.float64}
-_BITS = {1: torch.int8, 2: torch.int16}  # PyTorch gathers small floats at half the speed of integers, or not at all
+_BITS = {1: torch.int8, 2: torch.int16}  # NumPy does not know all small floats
 _PIECE = 2**20  # values that a thread writes at a time
 _SHARED = 2**20  # values below which threads cost more than they save
 _SHARED_DRAWS = 2**16  # draws below which threads cost more than they save
@@ -100,47 +100,39 @@ class _Sum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         features, (batch, channels, length), dtype, in_rows = ctx.layout
-        table = upstream.new_zeros(batch, 1 + ctx.index.regions, channels)  # the first row: pixels of no region
-        compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, table.numpy())
+        slots = ctx.index.regions + 1  # the last: pixels of no region
+        table = upstream.new_zeros((batch, slots, channels) if in_rows else (batch, channels, slots))
+        by_region = (table if in_rows else table.mT).numpy()
+        compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, by_region)
         shape = (batch, length, channels) if in_rows else (batch, channels, length)
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
         bits = _BITS.get(dtype.itemsize, dtype)
-        spread = _spread_rows if in_rows else _spread_planes
-        spread(table.to(dtype).view(bits), ctx.index.ids.reshape(batch, length), gradient.view(bits))
+        source, target = (side.view(bits).numpy() for side in (table.to(dtype), gradient))
+        _spread(source, ctx.index.ids.numpy().reshape(batch, length), target, in_rows)
         return (gradient.mT if in_rows else gradient).view(features), None, None
 
 
-def _spread_rows(table: Tensor, ids: Tensor, out: Tensor) -> None:
-    """Write row 1 + id of the table (B, 1 + L, C) to each pixel of the rows (B, S, C)."""
+def _spread(table: Array, ids: Array, out: Array, in_rows: bool) -> None:
+    """Write the entry of its region to each pixel of (B, S, C) rows or (B, C, S) planes; -1 is the last entry.
 
-    def write(b: int, pixels: slice) -> None:
-        torch.index_select(table[b], 0, ids[b, pixels] + 1, out=out[b, pixels])
-
-    _write_in_pieces(write, out)
-
-
-def _spread_planes(table: Tensor, ids: Tensor, out: Tensor) -> None:
-    """Write entry 1 + id of each channel of the table (B, 1 + L, C) to each pixel of the planes (B, C, S)."""
-    planes, slots = table.mT.contiguous(), torch.empty(ids.shape, dtype=torch.int64)
-    run_tasks(lambda b, _: torch.add(ids[b], 1, out=slots[b]), len(ids), _shares(len(ids), out))
-
-    def write(b: int, channels: slice) -> None:
-        target = out[b, channels]
-        torch.gather(planes[b, channels], 1, slots[b].expand_as(target), out=target)
-
-    _write_in_pieces(write, out)
-
-
-def _write_in_pieces(write: Callable[[int, slice], None], out: Tensor) -> None:
-    """Write (B, M, N), but not on torch's threads: after their work they keep a core busy, and others wait for it."""
+    Not on torch's threads: after their work they keep their cores busy, and the next who wants one waits.
+    """
     step = max(1, _PIECE // max(out.shape[2], 1))
     pieces = [(b, slice(start, start + step)) for b in range(len(out)) for start in range(0, out.shape[1], step)]
-    run_tasks(lambda task, _: write(*pieces[task]), len(pieces), _shares(len(pieces), out))
+
+    def write(task: int, _: int) -> None:
+        b, piece = pieces[task]
+        if in_rows:
+            np.take(table[b], ids[b, piece], 0, out=out[b, piece], mode="wrap")
+        else:
+            np.take(table[b, piece], ids[b], 1, out=out[b, piece], mode="wrap")
+
+    run_tasks(write, len(pieces), _shares(len(pieces), out.size))
 
 
-def _shares(tasks: int, values: Tensor) -> int:
+def _shares(tasks: int, values: int) -> int:
     """How many shares to split tasks on a number of values into."""
-    return share_count(tasks, values.device) if values.numel() >= _SHARED else 1
+    return share_count(tasks, torch.device("cpu")) if values >= _SHARED else 1
 
 
 def _dense(flat: Tensor) -> tuple[bool, Tensor]:
@@ -177,7 +169,7 @@ class _Pixels:
     def run(self, loop: Callable[..., None], *tables: Array) -> None:
         """Call a loop on all images and their entries of tables, dealt to threads."""
         tasks_of_image = self.parts if self.in_parts else math.ceil(self.channels / 4)
-        shares = _shares(self.batch * tasks_of_image, self.values)
+        shares = _shares(self.batch * tasks_of_image, self.values.numel())
         if not self.is_full:
             tasks = list(product(range(self.batch), range(self.parts)))
             run_tasks(lambda task, _: self._convert(loop, *tasks[task], tables), len(tasks), shares)
