@@ -28,8 +28,8 @@ def test_the_latest_row_counts_and_kinds_are_panels(plot: ModuleType) -> None:
     rows = [row(), row(median_ms="7"), row(N="16"), row(mode="backward"), row(device="a GPU", threads="0")]
     panels = plot.grouped(rows, "N")
     own = "a CPU, 2 threads"
-    assert list(panels) == [f"{own}\nforward, 1, 4", f"{own}\nbackward, 1, 4", "a GPU\nforward, 1, 4"]
-    first = panels["a CPU, 2 threads\nforward, 1, 4"]
+    assert list(panels) == [f"{own}\nforward, B 1, C 4", f"{own}\nbackward, B 1, C 4", "a GPU\nforward, B 1, C 4"]
+    first = panels["a CPU, 2 threads\nforward, B 1, C 4"]
     assert [(r["N"], r["median_ms"]) for r in first] == [("8", "7"), ("16", "2")]
 
 
@@ -41,8 +41,8 @@ def test_numbers_do_not_tell_apart_what_would_then_be_single_points(plot: Module
 def test_numbers_tell_apart_what_would_fall_on_each_other(plot: ModuleType) -> None:
     panels = plot.grouped([row(B="1"), row(B="1", N="16", C="5"), row(B="2")], "N")
     assert {title: len(rows) for title, rows in panels.items()} == {
-        "a CPU, 2 threads\nforward, 1": 2,
-        "a CPU, 2 threads\nforward, 2": 1,
+        "a CPU, 2 threads\nforward, B 1": 2,
+        "a CPU, 2 threads\nforward, B 2": 1,
     }
 
 

@@ -109,7 +109,8 @@ def grouped(rows: list[Row], size: str) -> dict[str, list[Row]]:
         panels: dict[str, list[Row]] = {}
         for row in sorted(latest.values(), key=lambda row: places.index(row["device"])):
             place = row["device"] + (f", {row['threads']} threads" if row["threads"] != "0" else "")
-            panels.setdefault("\n".join([place, ", ".join(row[name] for name in kinds)]), []).append(row)
+            parts = [row[name] if name in words else f"{name} {row[name]}" for name in kinds]
+            panels.setdefault("\n".join([place, ", ".join(parts)]), []).append(row)
         if any(len({row[size] for row in members}) > 1 for members in panels.values()):
             break
     return panels
