@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from tests.kernels._contrast import tiles, unit  # noqa: F401 - a fixture
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 from torch.nn import functional
 
@@ -289,17 +290,13 @@ def test_bits_do_not_depend_on_the_number_of_threads(name: str, shape: tuple[int
     """One tile, one a thread, several, and a last one that is smaller."""
     loss = {**SELF, **PAIRS}[name]
     q, k = unit(*shape), unit(*shape, seed=1)
-    before = torch.get_num_threads()
     results = []
-    try:
-        for threads in (1, 2, 3, 5):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 3, 5):
+        with torch_threads(threads):
             a, b = q.clone().requires_grad_(), k.clone().requires_grad_()
             value = loss(a, b)
             value.backward()
             results.append([value, a.grad] if name in SELF else [value, a.grad, b.grad])
-    finally:
-        torch.set_num_threads(before)
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
             assert torch.equal(first, second)

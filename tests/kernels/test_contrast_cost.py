@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
@@ -50,10 +51,8 @@ class Watch(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """The watch sees one thread only; and on one thread a busy machine slows all forms alike."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 def sides(n: int = N, c: int = C) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from tests.kernels._contrast import tiles, unit  # noqa: F401 - a fixture
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 from torch.nn import functional
 
@@ -239,14 +240,10 @@ def test_autocast_strides_and_half_types(name: str, loss: Callable[[Tensor], Ten
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_bits_do_not_depend_on_the_number_of_threads(variant: str, shape: tuple[int, int, int]) -> None:
     z, labels = unit(*shape), labels_of(*shape[:2], classes=9)
-    before = torch.get_num_threads()
     results = []
-    try:
-        for threads in (1, 3, 3, 4):
-            torch.set_num_threads(threads)
+    for threads in (1, 3, 3, 4):
+        with torch_threads(threads):
             results.append(value_and_gradients(lambda z: supcon(z, labels, variant=variant), z))
-    finally:
-        torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.kernels._threads import torch_threads
 
 from fewlabel.kernels.contrast._order import rectangle, triangle
 from fewlabel.kernels.tasks import run_tasks
@@ -17,10 +18,8 @@ from fewlabel.kernels.tasks import run_tasks
 
 @pytest.fixture(autouse=True)
 def four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(4):
+        yield
 
 
 @pytest.mark.parametrize("shares", [1, 3])

@@ -9,16 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.kernels._threads import torch_threads
 
 from fewlabel.kernels.threads import run_shares, share_count
 
 
 @pytest.fixture(autouse=True)
 def four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(4):
+        yield
 
 
 def test_share_count() -> None:
