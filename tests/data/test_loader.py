@@ -24,6 +24,7 @@ from monai.transforms import (
     RandRotated,
 )
 from tests.data.pictures import dataset
+from tests.kernels._threads import torch_threads
 
 from fewlabel.data import CachedDataset, StreamLoader, splits
 from fewlabel.errors import ConfigError, DataError
@@ -104,17 +105,13 @@ def test_threads_change_nothing_bit_for_bit() -> None:
     """Large sums differ in their last bits between one thread, which workers have, and several."""
     rng = np.random.default_rng(0)
     items = [{"image": torch.from_numpy(rng.normal(size=(3, 200, 300)).astype(np.float32))} for _ in range(4)]
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        found = []
+    found = []
+    with torch_threads(2):
         for cached, workers in ((True, 0), (True, 2), (False, 0), (False, 2)):
             kind = CachedDataset if cached else Dataset
             labeled = kind(items, Compose([NormalizeIntensityd("image")]))
             loader = StreamLoader(labeled, None, 2, 2, num_workers=workers, keys=("image",))
             found.append([batch["labeled"][0]["image"] for batch in loader])
-    finally:
-        torch.set_num_threads(before)
     assert all(_equal(found[0], other) for other in found[1:])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,12 +21,10 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     def small(length: int, device: torch.device) -> Iterator[slice]:
         return (slice(start, min(start + 7, length)) for start in range(0, length, 7))
 
-    before = torch.get_num_threads()
     if request.param:
         monkeypatch.setattr(_tiles, "blocks_of", small)
-        torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(request.param or torch.get_num_threads()):
+        yield
 
 
 def unit(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

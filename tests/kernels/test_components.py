@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import measure
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 
 from fewlabel.kernels.components import connected_components, cpu, relabel
@@ -29,10 +30,8 @@ SETTINGS = settings(deadline=None, max_examples=60, derandomize=True)
 def slabs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three threads, and slabs so small that they share even a tiny image."""
     monkeypatch.setattr(cpu, "_SLAB", 16)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(3):
+        yield
 
 
 def scipy_labels(mask: NDArray[np.bool_], connectivity: int) -> tuple[NDArray[np.int32], int]:
@@ -213,17 +212,13 @@ def test_no_pixels(shape: tuple[int, ...], backend: str) -> None:
 def test_threads_and_repeats_change_nothing(threads: int) -> None:
     masks = random_mask(7, 64, 65, share=0.58)
     expected = connected_components(masks, 4, backend="torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         for _ in range(3):
             labels, counts = connected_components(masks, 4, backend="cpu")
             assert torch.equal(labels, expected[0])
             assert torch.equal(counts, expected[1])
             large = connected_components(masks.repeat(1, 4, 4)[0], 4, backend="cpu")
             assert torch.equal(large[0], connected_components(masks.repeat(1, 4, 4)[0], 4, backend="torch")[0])
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

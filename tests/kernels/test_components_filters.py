@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import measure, morphology
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 
 from fewlabel.kernels.components import fill_holes, largest_component, remove_small, tables
@@ -180,10 +181,6 @@ def test_stretches_on_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) ->
     )
     expected = [keep() for keep in filters]
     monkeypatch.setattr(tables, "_STRETCH", 50)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    with torch_threads(3):
         found = [keep() for keep in filters]
-    finally:
-        torch.set_num_threads(before)
     assert all(map(torch.equal, found, expected))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 
 from fewlabel.kernels.distance import cpu, nearest_seed
@@ -25,10 +26,8 @@ SPACINGS = {"one": (1.0, 1.0, 1.0), "whole": (3.0, 1.0, 2.0), "halves": (0.5, 2.
 def shares(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three threads, and shares and groups of lines so small that a tiny image has several."""
     monkeypatch.setattr(cpu, "_SHARE", 16)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(3):
+        yield
 
 
 def random_seeds(*shape: int, share: float, seed: int = 0) -> Tensor:
@@ -176,13 +175,9 @@ def test_types_strides_and_leading_dimensions(dtype: torch.dtype, backend: str) 
 def test_threads_and_repeats_change_nothing(threads: int) -> None:
     seeds = random_seeds(2, 230, 301, share=0.001)
     expected = [ndimage.distance_transform_edt(~mask) for mask in seeds.numpy()]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         first = nearest_seed(seeds, 2, backend="cpu")
         again = nearest_seed(seeds, 2, backend="cpu")
-    finally:
-        torch.set_num_threads(before)
     np.testing.assert_array_equal(first[0].numpy(), np.stack(expected))
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert torch.equal(first[1], nearest_seed(seeds, 2, backend="torch")[1])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage import data
 from skimage.segmentation import felzenszwalb as scikit
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 
 from fewlabel.kernels.felzenszwalb import cpu, felzenszwalb, reference
@@ -22,13 +22,6 @@ from fewlabel.kernels.felzenszwalb.graph import Graph, prepare
 SETTINGS = settings(deadline=None, max_examples=80, derandomize=True)
 PARAMETERS = [(1.0, 0.0, 0), (1.0, 0.8, 20), (30.0, 0.5, 7), (100.0, 1.3, 50), (0.0, 0.8, 9), (1e4, 0.8, 10**6)]
 SIZES = [(1, 1), (1, 2), (1, 40), (37, 1), (2, 2), (17, 23), (64, 33), (90, 101)]
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def untied(*shape: int, seed: int = 0) -> NDArray[np.float64]:
@@ -208,14 +201,13 @@ def test_buffers_grow_where_all_weights_are_equal() -> None:
     both((y % 2 + 2 * (x % 2)).double()[None, None], 1.0, 0.0, 50, None, 4)
 
 
-@pytest.mark.usefixtures("threads")
 def test_threads_and_batches_do_not_matter() -> None:
     images = torch.from_numpy(np.stack([untied(2, 50, 61, seed=s) for s in range(7)]))
     alone = torch.stack([felzenszwalb(image[None], 40.0, 0.8, 20)[0].int() for image in images])
     for threads in (1, 2, 5):
-        torch.set_num_threads(threads)
-        for _ in range(2):
-            assert torch.equal(felzenszwalb(images, 40.0, 0.8, 20).int(), alone)
+        with torch_threads(threads):
+            for _ in range(2):
+                assert torch.equal(felzenszwalb(images, 40.0, 0.8, 20).int(), alone)
 
 
 def test_layout_does_not_matter() -> None:

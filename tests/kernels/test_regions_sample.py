@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy import stats
+from tests.kernels._threads import torch_threads
 from torch import Tensor
 
 from fewlabel.kernels.regions import RegionIndex, region_index, sample, sample_pixels, sample_regions, stack_indices
@@ -116,12 +117,8 @@ def test_compiled_loop_and_operators_draw_the_same(threads: int) -> None:
     """The loop is for a CPU, the operators are for all other devices; enough draws for several threads."""
     index = index_of(*SIZES, images=5)
     regions = sample_regions(index, 6, seed=2, step=9, min_pixels=2)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         drawn = sample_pixels(index, regions, 4000, seed=2, step=9, stream=3)
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(drawn, sample._draw(index, regions, 4000, sample._key(2, 9, 3, sample._PIXELS)))
 
 
@@ -147,12 +144,19 @@ def test_a_region_without_pixels_gives_none() -> None:
     assert sample_regions(index, 0, 0, 0).shape == (1, 0)
 
 
+@pytest.mark.parametrize("draws", [1, 2**15])
+def test_a_number_that_is_not_that_of_a_region_is_named(draws: int) -> None:
+    """In the last image, and in numbers of draws for one thread and for several."""
+    index = index_of(*SIZES, images=3)
+    regions = torch.tensor([[0], [-1], [4]])
+    with torch_threads(3), pytest.raises(ValueError, match=r"regions must be below 4, the regions of this .*, got 4"):
+        sample_pixels(index, regions, draws, 0, 0)
+
+
 def test_mistakes_are_named() -> None:
     index = index_of(*SIZES)
     with pytest.raises(ValueError, match=r"regions must be \(1, R\) integers, got \(2, 1\)"):
         sample_pixels(index, torch.zeros(2, 1, dtype=torch.int64), 1, 0, 0)
-    with pytest.raises(ValueError, match=r"regions must be below 4, the regions of this index, got 4"):
-        sample_pixels(index, torch.tensor([[4]]), 1, 0, 0)
     with pytest.raises(ValueError, match=r"integers, got .*float32"):
         sample_pixels(index, torch.zeros(1, 1), 1, 0, 0)
     with pytest.raises(ValueError, match=r"per_region must be 0 to 2\^24 - 1, got -1"):

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
 
-__all__ = ["ENVIRONMENT_VARIABLE", "full_precision", "has_triton", "resolve"]
+__all__ = ["ENVIRONMENT_VARIABLE", "form", "full_precision", "has_triton", "resolve"]
 
 ENVIRONMENT_VARIABLE = "FEWLABEL_BACKEND"
 
@@ -78,6 +80,20 @@ def _preferred(operator: str, device_type: str, available: Sequence[str]) -> str
 @functools.cache
 def _log_once(level: int, message: str, *values: str) -> None:
     _logger.log(level, message, *values)
+
+
+@functools.cache
+def form(operator: str, backend: str) -> ModuleType:
+    """Import the form of an operator on first use: Triton is not everywhere, and Numba takes a second.
+
+    Args:
+        operator: name of its folder.
+        backend: as :func:`resolve` returned it; the form ``torch`` is the module ``portable``.
+
+    Returns:
+        The module.
+    """
+    return importlib.import_module(f"fewlabel.kernels.{operator}.{'portable' if backend == 'torch' else backend}")
 
 
 @functools.cache

@@ -54,7 +54,7 @@ def run_shares(work: Callable[[int], object], shares: int) -> None:
     def share(number: int) -> None:
         torch.set_num_threads(1)  # of this thread, and the initial value of threads born meanwhile
         try:
-            with torch.inference_mode() if inference else torch.no_grad():  # both belong to a thread
+            with _without_gradients(inference):
                 work(number)
         except BaseException as error:  # carried over to the calling thread
             failures.append(error)
@@ -70,6 +70,13 @@ def run_shares(work: Callable[[int], object], shares: int) -> None:
         torch.set_num_threads(before)
     if failures:
         raise failures[0]
+
+
+def _without_gradients(inference: bool) -> contextlib.AbstractContextManager[object]:
+    """What a share runs in; modes belong to a thread. Entering one takes as long as small work."""
+    if inference:
+        return torch.inference_mode()
+    return torch.no_grad() if torch.is_grad_enabled() else contextlib.nullcontext()
 
 
 def _submitted(share: Callable[[int], None], number: int) -> list[Future[None]]:

@@ -2,7 +2,7 @@
 """Pixels drawn from superpixels: the sampler, a random key for each pixel that is then sorted, and a loop over masks.
 
 Each draws 32 pixels of each region; the sort draws without replacement. Draws are compared by the regions that they
-come from. Images are those of ``regions``.
+come from. Images are those of ``regions``. All forms get the index and the numbers of the regions, made beforehand.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ DRAWS = 32
 SIZES = ((1, 128), (4, 256), (8, 512))  # B, side
 
 
-def kernel(*index: Tensor) -> Tensor:
+def kernel(*inputs: Tensor) -> Tensor:
     """Return pixels (B, L, K) that the sampler drew."""
-    chosen = RegionIndex(*index)
-    every = torch.arange(chosen.regions, device=chosen.device).expand(len(chosen.labels), -1)
-    return sample_pixels(chosen, every, DRAWS, seed=0, step=0)
+    *index, regions = inputs
+    return sample_pixels(RegionIndex(*index), regions, DRAWS, seed=0, step=0)
 
 
 def sort(*index: Tensor) -> Tensor:
@@ -50,11 +49,16 @@ def regions_of(pixels: Tensor, *index: Tensor) -> Tensor:
     return index[0].flatten(1).gather(1, pixels.flatten(1)).view(pixels.shape)
 
 
+def _inputs(batch: int, side: int, device: torch.device) -> tuple[Tensor, ...]:
+    index = index_of("photograph", batch, side, device)
+    return *index, torch.arange(index[3].shape[1], device=device).repeat(batch, 1)
+
+
 def _problem(batch: int, side: int) -> Problem:
     return Problem(
         columns={"mode": "pixels", "image": "photograph", "B": batch, "N": side},
         work=Work(0.0, 0.0, 1e-9 * batch * side**2 * 4),  # labels read once, as by those that keep no index
-        make=partial(index_of, "photograph", batch, side),
+        make=partial(_inputs, batch, side),
         implementations={"kernel": kernel, "sort": sort, "loop": loop},
         compared=regions_of,
         rounds=5 if side == 512 else 30,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
 import torch
@@ -14,7 +13,6 @@ from fewlabel.kernels.grid import as_volumes, available
 
 __all__ = ["components", "relabeled", "values_of"]
 
-_MODULES = {"cpu": "cpu", "torch": "portable", "triton": "triton", "reference": "reference"}
 _COMPUTED = {torch.bool: torch.uint8} | dict.fromkeys(
     (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32), torch.int32
 )
@@ -51,7 +49,7 @@ def relabeled(values: Tensor, backend: str) -> tuple[Tensor, Tensor]:
 
 def _operator(values: Tensor, requested: str) -> ModuleType:
     chosen = _backend.resolve("components", values.device, requested, available=available(values.device))
-    return importlib.import_module(f"fewlabel.kernels.components.{_MODULES[chosen]}")
+    return _backend.form("components", chosen)
 
 
 def _nothing(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from types import ModuleType
@@ -12,14 +11,13 @@ import torch
 from torch import Tensor
 
 from fewlabel.kernels import backend as _backend
-from fewlabel.kernels.contrast import cpu, reference
+from fewlabel.kernels.contrast import cpu
 from fewlabel.kernels.contrast._tiles import Pairs
 
 __all__ = ["masked_lse"]
 
 _BOUND = {torch.float64: 300.0}  # largest |logit| that needs no shift before exp
 _BOUND_FLOAT32 = 40.0
-_TRITON = "fewlabel.kernels.contrast.triton"  # imported on first use: Triton comes with CUDA builds of torch alone
 _TRITON_CHANNELS = {2: 256, 4: 128}  # by bytes of a number: beyond, registers spill
 
 
@@ -175,7 +173,7 @@ def operator_for(query: Tensor, key: Tensor, requested: str) -> ModuleType:
     if _fits_triton(query, key):  # first on a GPU; elsewhere there is only Triton's interpreter, for tests
         available.insert(0 if query.device.type == "cuda" else 2, "triton")
     choice = _backend.resolve("contrast", query.device, requested, available=available)
-    return importlib.import_module(_TRITON) if choice == "triton" else {"cpu": cpu, "reference": reference}[choice]
+    return _backend.form("contrast", choice)
 
 
 def _fits_triton(query: Tensor, key: Tensor) -> bool:
@@ -205,7 +203,7 @@ def compute_type(query: Tensor, key: Tensor) -> torch.dtype:
 def operands(query: Tensor, key: Tensor, operator: ModuleType) -> tuple[Tensor, Tensor]:
     """Return both sides in the type that the backend takes; one tensor stays one tensor."""
     dtype = compute_type(query, key)
-    if operator.__name__ == _TRITON and query.dtype == key.dtype:
+    if operator.__name__.endswith(".triton") and query.dtype == key.dtype:
         return query, key  # half types go to the tensor cores as they are, sums are in float32
     one = key is query
     query = query.to(dtype)

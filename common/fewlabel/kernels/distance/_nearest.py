@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 
@@ -15,8 +14,6 @@ from fewlabel.kernels import backend as _backend
 from fewlabel.kernels.grid import as_volumes, available
 
 __all__ = ["nearest_seed"]
-
-_MODULES = {"cpu": "cpu", "torch": "portable", "triton": "triton", "reference": "reference"}
 
 
 def nearest_seed(
@@ -65,7 +62,7 @@ def nearest_seed(
     chosen = _backend.resolve("distance", seeds.device, backend, available=available(seeds.device))
     if volumes.numel() == 0:
         return volumes.double().view(seeds.shape), volumes.int().view(seeds.shape)
-    form = importlib.import_module(f"fewlabel.kernels.distance.{_MODULES[chosen]}")
+    form = _backend.form("distance", chosen)
     squared, index = form.nearest(volumes, steps)
     return _root(squared).view(seeds.shape), index.view(seeds.shape)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,6 @@ GRID = 2**18  # points become whole numbers from -GRID to GRID: sums of their sq
 SEEDING_POINTS = 2**14  # k-means++ draws from at most so many, evenly spaced
 MOST_POINTS = 2**22
 MOST_DIMENSIONS = 16
-_MODULES = {"cpu": "cpu", "torch": "portable"}
 
 
 class Clusters(NamedTuple):
@@ -85,7 +83,7 @@ def kmeans(
     """
     _check(points, clusters, restarts, iterations, tolerance)
     chosen = _backend.resolve("kmeans", points.device, backend, available=_available(points.device))
-    form: Any = importlib.import_module(f"fewlabel.kernels.kmeans.{_MODULES[chosen]}")
+    form: Any = _backend.form("kmeans", chosen)
     whole, middle, step = _whole(points.detach().as_subclass(Tensor))
     draws = torch.rand(restarts, clusters, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     limit = (tolerance / step).square()

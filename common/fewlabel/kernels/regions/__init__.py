@@ -10,8 +10,6 @@ draw) by integer arithmetic alone and are therefore the same on every device.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import os
 from types import ModuleType
 
@@ -131,12 +129,7 @@ def _operator(features: Tensor, index: RegionIndex, requested: str) -> ModuleTyp
         raise ValueError(f"expected features ({wanted}) for this index, got {tuple(shape)}")
     if device != index.device:
         raise ValueError(f"features and index must be on one device, got {device} and {index.device}")
-    return _module(_backend.resolve("regions", device, requested, available=_available(device)))
-
-
-@functools.cache
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
+    return _backend.form("regions", _backend.resolve("regions", device, requested, available=_available(device)))
 
 
 def _available(device: torch.device) -> tuple[str, ...]:

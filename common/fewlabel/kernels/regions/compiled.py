@@ -99,25 +99,21 @@ def sum_rows(rows: Values, ids: Ints, totals: Values, share: int, shares: int) -
 
 @compiled
 def _sum_part(rows: Values, ids: Ints, total: Values) -> None:
-    """Four pixels at a time hide the latency."""
+    """Where four pixels that follow one another are of one region, its total is read and written once for them."""
     pixels, channels = rows.shape
-    run = np.empty(channels, rows.dtype)
     p = 0
     while p < pixels:
-        region, run[:] = ids[p], 0
-        last = p + 1
-        while last < pixels and ids[last] == region and (last & _RUN) != 0:
-            last += 1
-        if region >= 0:
-            for q in range(p, last - 3, 4):
+        region = ids[p]
+        if p + 4 <= pixels and ids[p + 1] == region and ids[p + 2] == region and ids[p + 3] == region:
+            if region >= 0:
                 for k in range(channels):
-                    run[k] += (rows[q, k] + rows[q + 1, k]) + (rows[q + 2, k] + rows[q + 3, k])
-            for q in range(last - (last - p) % 4, last):
+                    total[region, k] += (rows[p, k] + rows[p + 1, k]) + (rows[p + 2, k] + rows[p + 3, k])
+            p += 4
+        else:
+            if region >= 0:
                 for k in range(channels):
-                    run[k] += rows[q, k]
-            for k in range(channels):
-                total[region, k] += run[k]
-        p = last
+                    total[region, k] += rows[p, k]
+            p += 1
 
 
 @compiled
@@ -196,17 +192,28 @@ def sort_pixels(ids: Ints, perm: Ints, offsets: Ints) -> None:
 
 
 @compiled
-def draw_pixels(perm: Ints, offsets: Ints, regions: Longs, drawn: Longs, image: int, key: np.uint64) -> None:
-    """Draw (R, K) pixels of the regions (R) of one image: SplitMix64 of the counter, as for every other device."""
-    for r in range(len(regions)):
-        region = max(regions[r], 0)
-        first = offsets[region]
-        count = np.uint64(offsets[region + 1] - first if regions[r] >= 0 else 0)
-        counter = (np.uint64(image) << _IMAGE_BIT) + (np.uint64(region) << _REGION_BIT)
-        for k in range(drawn.shape[1]):
-            bits = (counter + np.uint64(k)) * _GAMMA + key
-            bits = (bits ^ (bits >> _SHIFT_A)) * _MIX_A
-            bits = (bits ^ (bits >> _SHIFT_B)) * _MIX_B
-            bits ^= bits >> _SHIFT_C
-            entry = np.int64(((bits >> _HALF) * count) >> _HALF)
-            drawn[r, k] = perm[first + entry] if count > 0 else -1
+def draw_pixels(
+    perm: Ints, offsets: Ints, regions: Longs, drawn: Longs, key: np.uint64, share: int, shares: int
+) -> bool:
+    """Draw (B, R, K) pixels of the regions (B, R): SplitMix64 of the counter, as on all devices. A task is an image.
+
+    Returns whether there are such regions; the draws of one that does not exist are -1.
+    """
+    images, rows, draws = drawn.shape
+    labels, exist = offsets.shape[1] - 1, True
+    for b in range(share, images, shares):
+        for r in range(rows):
+            region, count = regions[b, r], np.uint64(0)
+            exist = exist and region < labels
+            if 0 <= region < labels:
+                count = np.uint64(offsets[b, region + 1] - offsets[b, region])
+            first = offsets[b, region] if count > 0 else 0
+            counter = (np.uint64(b) << _IMAGE_BIT) + (np.uint64(region) << _REGION_BIT)
+            for k in range(draws):
+                bits = (counter + np.uint64(k)) * _GAMMA + key
+                bits = (bits ^ (bits >> _SHIFT_A)) * _MIX_A
+                bits = (bits ^ (bits >> _SHIFT_B)) * _MIX_B
+                bits ^= bits >> _SHIFT_C
+                entry = np.int64(((bits >> _HALF) * count) >> _HALF)
+                drawn[b, r, k] = perm[b, first + entry] if count > 0 else -1
+    return exist

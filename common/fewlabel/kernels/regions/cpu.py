@@ -6,10 +6,10 @@ copying them to rows first, which takes longer than the sums themselves; hence l
 (B, C, S) and rows (B, S, C) (``channels_last``) are read as they are; anything else is copied once. Half precision is
 converted window by window. Gradients have the layout of the features.
 
-Neighboring pixels mostly share a region: sums are kept in registers along a run of one region, in the type of the
-features but at least float32, and added to a float64 total where the run ends or has 256 pixels. Work is dealt to
-threads by image and by channels (planes) or pixels (rows), in tasks that depend on the shape alone: results are
-bit-equal for any number of threads.
+Neighboring pixels mostly share a region: the values of a run of one region (planes; up to 256 pixels) or of four
+pixels of one (rows) are added in the type of the features, but at least float32, and their sum to a float64 total.
+Work is dealt to threads by image and by channels (planes) or pixels (rows), in tasks that depend on the shape alone:
+results are bit-equal for any number of threads.
 """
 
 from __future__ import annotations
@@ -69,15 +69,21 @@ def sort_pixels(ids: Tensor, regions: int) -> tuple[Tensor, Tensor]:
 
 def draw_pixels(index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
     """Draw pixels (B, R, K) of regions (B, R), int64; :mod:`fewlabel.kernels.regions.sample` says how."""
-    drawn = regions.new_empty(*regions.shape, per_region)
-    perm, offsets, wanted, out = (t.numpy() for t in (index.perm, index.offsets, regions, drawn))
-    shares = share_count(len(regions), regions.device) if drawn.numel() >= _SHARED_DRAWS else 1
+    perm, offsets, wanted = index.perm.numpy(), index.offsets.numpy(), regions.numpy()
+    drawn = np.empty((*wanted.shape, per_region), np.int64)
+    shares = share_count(len(drawn), regions.device) if drawn.size >= _SHARED_DRAWS else 1
+    exist = [True] * shares
 
-    def draw(b: int, _: int) -> None:
-        compiled.draw_pixels(perm[b], offsets[b], wanted[b], out[b], b, np.uint64(key % 2**64))
+    def draw(share: int) -> None:
+        exist[share] = compiled.draw_pixels(perm, offsets, wanted, drawn, np.uint64(key % 2**64), share, shares)
 
-    run_tasks(draw, len(regions), shares)
-    return drawn
+    if shares == 1:
+        draw(0)  # a few microseconds: to set torch's modes for it would take as long
+    else:
+        run_shares(draw, shares)
+    if not all(exist):
+        raise ValueError(f"regions must be below {index.regions}, the regions of this index, got {wanted.max()}")
+    return torch.from_numpy(drawn)
 
 
 class _Sum(torch.autograd.Function):
@@ -101,15 +107,20 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         features, (batch, channels, length), dtype, in_rows = ctx.layout
         slots = ctx.index.regions + 1  # the last: pixels of no region
-        table = upstream.new_zeros((batch, slots, channels) if in_rows else (batch, channels, slots))
-        by_region = (table if in_rows else table.mT).numpy()
+        shape = (batch, slots, channels) if in_rows else (batch, channels, slots)
+        table = np.zeros(shape, _FULL.get(dtype, np.float32))
+        by_region = table if in_rows else table.swapaxes(1, 2)
         compiled.share_of_pixels(upstream.numpy(), ctx.index.offsets.numpy(), ctx.mean, by_region)
         shape = (batch, length, channels) if in_rows else (batch, channels, length)
         gradient = with_huge_pages(torch.empty(shape, dtype=dtype))
-        bits = _BITS.get(dtype.itemsize, dtype)
-        source, target = (side.view(bits).numpy() for side in (table.to(dtype), gradient))
-        _spread(source, ctx.index.ids.numpy().reshape(batch, length), target, in_rows)
+        source = table if dtype in _FULL else _bits(torch.from_numpy(table).to(dtype))
+        _spread(source, ctx.index.ids.numpy().reshape(batch, length), _bits(gradient), in_rows)
         return (gradient.mT if in_rows else gradient).view(features), None, None
+
+
+def _bits(values: Tensor) -> Array:
+    """The values as an array, in their own type or, where NumPy has none such, as integers of its size."""
+    return values.numpy() if values.dtype in _FULL else values.view(_BITS[values.dtype.itemsize]).numpy()
 
 
 def _spread(table: Array, ids: Array, out: Array, in_rows: bool) -> None:

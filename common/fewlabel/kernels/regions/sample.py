@@ -12,18 +12,17 @@ References:
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import Tensor
 
-from fewlabel.kernels.backend import has_triton
+from fewlabel.kernels import backend as _backend
 from fewlabel.kernels.regions.index import RegionIndex
 
 __all__ = ["sample_pixels", "sample_regions"]
 
 GAMMA, MIX_A, MIX_B = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 SHIFTS = (30, 27, 31)
+_ROUNDS = tuple(zip(SHIFTS, (MIX_A, MIX_B, 1), strict=True))
 _REGIONS, _PIXELS = 0, 1  # what is drawn; keeps the two sequences of a (seed, step, stream) apart
 IMAGE_BIT, REGION_BIT = 48, 24
 
@@ -105,25 +104,23 @@ def sample_pixels(
         [[[0, 0, 0], [-1, -1, -1]]]
     """
     _check_range(index, per_region, "per_region")
-    if regions.ndim != 2 or len(regions) != len(index.labels) or regions.is_floating_point():
-        expected, got = f"({len(index.labels)}, R)", f"{tuple(regions.shape)} {regions.dtype}"
-        raise ValueError(f"regions must be {expected} integers, got {got}")
-    if index.perm.shape[1] == 0 or index.regions == 0:
+    batch, most = index.labels.shape
+    if regions.ndim != 2 or regions.shape[0] != batch or regions.is_floating_point():
+        raise ValueError(f"regions must be ({batch}, R) integers, got {tuple(regions.shape)} {regions.dtype}")
+    if index.perm.shape[1] == 0 or most == 0:
         return regions.new_full((*regions.shape, per_region), -1, dtype=torch.int64)
     key = _key(seed, step, stream, _PIXELS)
-    if index.device.type == "cuda" and has_triton():
+    if index.device.type == "cuda" and _backend.has_triton():
         return _draw_compiled("triton", index, regions, per_region, key)
     if index.device.type != "cpu":
         return _draw(index, regions, per_region, key)
-    if regions.numel() and int(regions.max()) >= index.regions:
-        raise ValueError(f"regions must be below {index.regions}, the regions of this index, got {int(regions.max())}")
     return _draw_compiled("cpu", index, regions, per_region, key)
 
 
-def _draw_compiled(form: str, index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
+def _draw_compiled(backend: str, index: RegionIndex, regions: Tensor, per_region: int, key: int) -> Tensor:
     """The pixels by one compiled loop or launch; a pass over memory for every step of the arithmetic is slow."""
-    module = importlib.import_module(f"fewlabel.kernels.regions.{form}")
-    drawn: Tensor = module.draw_pixels(index, regions.long().contiguous(), per_region, key + GAMMA)
+    form = _backend.form("regions", backend)
+    drawn: Tensor = form.draw_pixels(index, regions.long().contiguous(), per_region, key + GAMMA)
     return drawn
 
 
@@ -144,7 +141,7 @@ def _random(index: RegionIndex, regions: Tensor, draws: int, key: int) -> Tensor
     image = torch.arange(len(regions), device=index.device).view(-1, 1, 1)
     counter = (image << IMAGE_BIT) + (regions << REGION_BIT) + torch.arange(draws, device=index.device)
     bits = counter.mul_(signed(GAMMA)).add_(signed(key + GAMMA))
-    for shift, factor in zip(SHIFTS, (MIX_A, MIX_B, 1), strict=True):
+    for shift, factor in _ROUNDS:
         bits ^= _shifted(bits, shift)
         bits = bits.mul_(signed(factor)) if factor != 1 else bits
     return bits
@@ -154,9 +151,9 @@ def _key(*parts: int) -> int:
     """Mix integers into one of 64 bits."""
     key = 0
     for part in parts:
-        key = (key ^ part % 2**64) + GAMMA
-        for shift, factor in zip(SHIFTS, (MIX_A, MIX_B, 1), strict=True):
-            key = ((key % 2**64) ^ (key % 2**64 >> shift)) * factor % 2**64
+        key = ((key ^ part) + GAMMA) % 2**64
+        for shift, factor in _ROUNDS:
+            key = (key ^ key >> shift) * factor % 2**64
     return key
 
 
