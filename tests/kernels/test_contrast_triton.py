@@ -31,7 +31,7 @@ def test_interpreted_kernels_equal_the_dense_form() -> None:
 
 FORWARD = {"query_labels": "*i32", "key_labels": "*i32", "key_mask": "*i1", "n": "i32", "m": "i32"}
 BACKWARD = {"x_labels": "*i32", "y_labels": "*i32", "y_mask": "*i1", "n": "i32", "m": "i32"}
-TYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
+PARTS = {"bf16": 1, "fp16": 1, "fp32": 3}
 SHARED = {80: 99, 90: 227}  # KiB that a block may have: 80 stands for consumer cards too
 
 
@@ -39,17 +39,16 @@ def compiled(
     kind: str, capability: int, channels: int, number: str, bounded: bool, sums: int = 2, **other: int
 ) -> Compiled:
     """A set against itself; with labels and both sums it is the form that needs most registers."""
-    tiles = triton.tiling(kind, channels, TYPES[number], capability, sums)
+    tiles = triton.tiling(kind, channels, PARTS[number], capability, sums)
     constants = {"C": channels, "ROWS": tiles.rows, "COLUMNS": tiles.columns, "SECOND": sums - 1, "MASK": False}
-    constants |= {"EXCLUDE_SELF": True, "BOUNDED": bounded, "UPCAST": False}
-    constants |= {"PRECISION": "tf32x3" if number == "fp32" else "ieee"}
+    constants |= {"EXCLUDE_SELF": True, "BOUNDED": bounded, "PARTS": PARTS[number], "UPCAST": False}
     if kind == "forward":
         kernel, types, sides = triton.lse_kernel, FORWARD, ("query", "key")
     else:
-        kernel, types, sides = triton.gradient_kernel, BACKWARD, ("x_rows", "y_rows", "gradient")
-        constants |= {"FIRST": True, "X": True, "Y": True}
+        kernel, types, sides = triton.gradient_kernel, {**BACKWARD, "gradient": f"*{number}"}, ("x_rows", "y_rows")
+        constants |= {"FIRST": True, "X": True, "Y": True, "SCALED": number == "fp16"}
     constants |= other
-    types = {**types, "scale": "fp32", **dict.fromkeys(sides, f"*{number}")}
+    types = {**types, "scale": "fp32", **dict.fromkeys(sides, "*bf16" if number == "fp32" else f"*{number}")}
     return compile_for(kernel, capability, types, constants, tiles.warps, tiles.stages)
 
 
@@ -58,7 +57,7 @@ def check(kind: str, capability: int, channels: int, number: str, bounded: bool,
     assert found.stack <= 16, "registers are spilled"
     assert found.registers <= 255
     assert found.shared <= SHARED[capability] * 1024
-    assert ("wgmma.mma_async" if capability == 90 and number != "fp32" else "mma") in found.ptx
+    assert ("wgmma.mma_async" if capability == 90 else "mma") in found.ptx
 
 
 @pytest.mark.parametrize("kind", ["forward", "backward"])
