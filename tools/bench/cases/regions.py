@@ -80,13 +80,19 @@ def _slots(*index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def index_of(image: str, batch: int, side: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Return the tensors of an index; an image of the batch is the photograph, shifted."""
+    """Return the tensors of an index."""
+    return tuple(region_index(labels_of(image, batch, side)).to(device).tensors().values())
+
+
+@functools.cache
+def labels_of(image: str, batch: int, side: int) -> Tensor:
+    """Return (batch, side, side) regions; an image of the batch is the photograph, shifted."""
     labels = torch.stack([superpixels(side).roll(17 * b, -1) for b in range(batch)])
     if image == "background":
         y, x = torch.meshgrid(*[torch.arange(side) - side / 2] * 2, indexing="ij")
         labels = torch.where(x**2 + y**2 < 0.4 / math.pi * side**2, labels + 1, 0)
         labels = torch.stack([one.unique(return_inverse=True)[1] for one in labels])
-    return tuple(region_index(labels).to(device).tensors().values())
+    return labels
 
 
 def _features(

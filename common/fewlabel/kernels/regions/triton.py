@@ -181,9 +181,13 @@ def _in_rows(flat: Tensor) -> bool:
 
 @triton.jit
 def _region_of(slot, offsets, pixels, steps, regions, PIECE: tl.constexpr):
-    """The last region whose first slot is not behind this one: none lies more than pixels // PIECE below it."""
+    """The last region whose first slot is not behind this one: none lies more than pixels // PIECE below it.
+
+    Behind the last region with pixels, where an index has room for more, any answer is as good.
+    """
     low, high = tl.minimum(tl.maximum(slot - pixels // PIECE, 0), regions - 1), tl.minimum(slot, regions - 1)
-    for _ in range(steps):
+    is_needed = tl.load(offsets + low) < tl.load(offsets + regions)
+    for _ in range(tl.where(is_needed, steps, 0)):
         middle = (low + high + 1) // 2
         is_behind = tl.load(offsets + middle) // PIECE + middle > slot
         low, high = tl.where(is_behind, low, middle), tl.where(is_behind, tl.maximum(middle - 1, low), high)
