@@ -19,6 +19,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("run by test_contrast_triton.py", allow_module_level=True)
 
 from fewlabel.kernels.contrast import all_negative, info_nce, masked_lse, region_contrast, supcon
+from fewlabel.kernels.contrast.triton_rows import matrix_rows
 
 
 def unit(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -119,6 +120,15 @@ def test_small_gains_survive_float16() -> None:
     (small,) = torch.autograd.grad(lse, half, torch.full_like(lse, 1e-5), retain_graph=True)
     (large,) = torch.autograd.grad(lse, half, torch.ones_like(lse))
     assert torch.allclose(small.float() * 1e5, large.float(), rtol=0.05, atol=1e-2)
+
+
+def test_parts_add_up_to_the_number() -> None:
+    """Exactly, over the whole range, from any strides; rows are filled up with zeros."""
+    numbers = torch.randn(2, 19, 37, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-18, 19)
+    parts = matrix_rows(numbers.mT)
+    assert parts.shape == (3, 2, 37, 32)
+    assert parts.dtype == torch.bfloat16
+    assert torch.equal(parts.double().sum(0), functional.pad(numbers.mT.double(), (0, 13)))
 
 
 def test_repeats_are_bit_equal() -> None:

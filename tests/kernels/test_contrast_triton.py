@@ -16,7 +16,7 @@ pytest.importorskip("triton", reason="Triton comes with the CUDA build of torch"
 
 from tests.kernels._aot import Compiled, compile_for
 
-from fewlabel.kernels.contrast import supcon, triton
+from fewlabel.kernels.contrast import supcon, triton, triton_rows
 
 HERE = Path(__file__).parent
 
@@ -99,6 +99,28 @@ def test_shared_memory_and_registers_of_the_common_case() -> None:
     found = compiled("forward", 90, 128, "bf16", True, sums=2)
     assert found.shared <= 68 * 1024
     assert found.registers <= 168
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_small_kernels_need_few_registers(capability: int) -> None:
+    """Those that prepare rows and gains wait for memory: many of their programs must fit at once."""
+    strides = {
+        "stride_b": "i32",
+        "stride_n": "i32",
+        "stride_c": "i32",
+        "rows": "i32",
+        "channels": "i32",
+        "count": "i32",
+    }
+    parts = compile_for(
+        triton_rows.parts_kernel, capability, {**strides, "parts": "*bf16"}, {"C": 64, "NUMBERS": 1024}, 4, 1
+    )
+    scalars = {"stride_b": "i32", "stride_n": "i32", "n": "i32", "count": "i32", "factor": "fp32"}
+    constants = {"BOUNDED": True, "SCALED": True, "NUMBERS": 256}
+    gains = compile_for(triton.gain_kernel, capability, scalars, constants, 4, 1)
+    for found in (parts, gains):
+        assert found.stack == 0
+        assert found.registers <= 64
 
 
 @pytest.mark.gpu

@@ -97,6 +97,19 @@ def test_contrast(
             assert error <= tolerance, (name, error.item())
 
 
+def test_float32_keeps_its_precision_over_many_keys() -> None:
+    """Tensor cores cut off what they add: left to themselves, their error would grow with the number of keys."""
+    query, key = (unit(1, 16384, 64, seed=seed).cuda() for seed in (0, 1))
+    key = torch.nn.functional.normalize(query + 0.1 * key, dim=-1)
+    found = []
+    for side in (query, query.double()):
+        leaf = side.clone().requires_grad_()
+        lse, _ = masked_lse(leaf, key.to(side.dtype), unit_norm=True)
+        found.append((lse.detach().double(), torch.autograd.grad(lse.sum(), leaf)[0].double()))
+    for got, exact in zip(*found, strict=True):
+        assert (got - exact).abs().max() <= 4e-6 * exact.abs().max()
+
+
 def test_supcon_where_one_of_its_operators_has_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiled log-sum-exp runs on a GPU, the compiled sums of labels do not."""
     features, labels = unit(1, 300, 16).cuda(), torch.arange(300).view(1, 300).cuda() % 5

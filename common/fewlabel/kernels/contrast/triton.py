@@ -78,10 +78,10 @@ def tiling(kind: str, channels: int, parts: int, capability: int, sums: int = 1)
 
 def _tiling_of_floats(kind: str, channels: int, large: bool) -> Tiling:
     """Three parts of each number take three times the room."""
+    if large and channels <= 64:
+        return Tiling(64, 64, 4, 3)
     if large:
-        if kind == "forward":
-            return Tiling(128, 64, 8, 2)
-        return Tiling(64, 64 if channels <= 64 else 32, 4, 2)
+        return Tiling(128, 64, 8, 2) if kind == "forward" else Tiling(64, 32, 4, 2)
     return Tiling(32 if kind == "backward" and channels > 64 else 64, 32, 4, 2)
 
 
@@ -371,7 +371,7 @@ def _gains(
         if g is None or g.numel() == 0:
             continue
         with _on(g):
-            gain_kernel[(triton.cdiv(g.numel(), _GAINS),)](
+            gain_kernel[(math.ceil(g.numel() / _GAINS),)](
                 g, lse2[stream], gains if unit is None else unit, gains[stream], *g.stride(), g.shape[1], g.numel(),
                 1 / pairs.temperature, BOUNDED=pairs.bounded, SCALED=unit is not None, NUMBERS=_GAINS,
             )  # fmt: skip
@@ -393,7 +393,7 @@ def _gradient(
         return out.zero_()
     tiles = tiling("backward", channels, parts, _capability(rows))
     with _on(rows):
-        gradient_kernel[(triton.cdiv(n, tiles.rows), batch)](
+        gradient_kernel[(math.ceil(n / tiles.rows), batch)](
             rows, y[0], _or(labels, rows), _or(y[1], rows), _or(mask, rows), gains, y[2], lse, y[3], _or(unit, rows),
             out, n, y[0].shape[2], LOG2_E / ctx.pairs.temperature,
             FIRST=used[0], SECOND=second, MASK=mask is not None, X=sides[0], Y=sides[1], SCALED=unit is not None,
@@ -410,7 +410,7 @@ def _launch_forward(
     tiles = tiling("forward", channels, parts, _capability(x), pairs.streams)
     mask = pairs.key_mask
     with _on(x):
-        lse_kernel[(triton.cdiv(n, tiles.rows), batch)](
+        lse_kernel[(math.ceil(n / tiles.rows), batch)](
             x, y, _or(x_labels, x), _or(y_labels, x), _or(mask, x), lse2, lse,
             n, y.shape[2], LOG2_E / pairs.temperature,
             SECOND=_second(pairs), MASK=mask is not None, **_constants(x, pairs, tiles),

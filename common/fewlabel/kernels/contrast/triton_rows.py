@@ -10,6 +10,8 @@ stored, so that tiles of them reach the tensor cores from shared memory as those
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, disable-error-code=import-untyped
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -38,7 +40,7 @@ def matrix_rows(side: Tensor) -> Tensor:
     if parts.numel():
         count = parts[0].numel()
         with torch.cuda.device_of(side):
-            parts_kernel[(triton.cdiv(count, _NUMBERS),)](
+            parts_kernel[(math.ceil(count / _NUMBERS),)](
                 side, parts, *side.stride(), side.shape[1], side.shape[2], count, C=width, NUMBERS=_NUMBERS
             )
     return parts

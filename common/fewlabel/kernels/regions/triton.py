@@ -24,6 +24,7 @@ Draws of pixels, one launch: a thread computes its random number and reads its p
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, disable-error-code=import-untyped
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +91,7 @@ def draw_pixels(index: RegionIndex, regions: Tensor, per_region: int, key: int) 
     drawn = torch.empty((*regions.shape, per_region), dtype=torch.int64, device=regions.device)
     if drawn.numel():
         with torch.cuda.device_of(drawn):
-            _draw_kernel[(triton.cdiv(drawn.numel(), _DRAWS),)](
+            _draw_kernel[(math.ceil(drawn.numel() / _DRAWS),)](
                 index.perm.contiguous(), index.offsets.contiguous(), regions, drawn, signed(key), drawn.numel(),
                 regions.shape[1], per_region, index.perm.shape[1], index.regions, DRAWS=_DRAWS,
                 IMAGE_BIT=IMAGE_BIT, REGION_BIT=REGION_BIT,
@@ -121,7 +122,7 @@ class _Launch:
     def pieces(self, kernel: Any, flat: Tensor, index: RegionIndex, partials: tuple[Tensor, ...]) -> None:
         """Reduce each piece to its slot."""
         tile, pixels = self.tile, flat.shape[2]
-        kernel[(self.slots, triton.cdiv(self.channels, _GROUP), self.batch)](
+        kernel[(self.slots, math.ceil(self.channels / _GROUP), self.batch)](
             flat, index.perm.contiguous(), index.offsets.contiguous(), *partials, *flat.stride(),
             self.channels, pixels, self.regions, self.slots, min(pixels // tile.piece, self.regions - 1).bit_length(),
             PIECE=tile.piece, GROUP=_GROUP, CHANNELS=tile.channels, PIXELS=tile.pixels, num_warps=tile.warps,
@@ -131,7 +132,7 @@ class _Launch:
         self, kernel: Any, index: RegionIndex, partials: tuple[Tensor, ...], out: Tensor, warps: int, **more: int
     ) -> None:
         """Reduce the slots of each region."""
-        kernel[(self.regions, triton.cdiv(self.channels, _GROUP), self.batch)](
+        kernel[(self.regions, math.ceil(self.channels / _GROUP), self.batch)](
             *partials, index.offsets.contiguous(), out, self.channels, self.regions, self.slots, **more,
             PIECE=self.tile.piece, CHANNELS=min(_GROUP, triton.next_power_of_2(self.channels)), SLOTS=_SLOTS,
             num_warps=warps,
@@ -167,7 +168,7 @@ class _Sum(torch.autograd.Function):
             return gradient.zero_().view(features), None, None
         tile = spread_tile(in_rows, channels)
         with torch.cuda.device_of(gradient):
-            _spread_kernel[(triton.cdiv(pixels, tile.pixels), triton.cdiv(channels, _GROUP), batch)](
+            _spread_kernel[(math.ceil(pixels / tile.pixels), math.ceil(channels / _GROUP), batch)](
                 upstream.contiguous(), ctx.index.ids.contiguous(), ctx.index.offsets.contiguous(), gradient,
                 *gradient.stride(), channels, pixels, ctx.index.regions,
                 GROUP=_GROUP, CHANNELS=tile.channels, PIXELS=tile.pixels, MEAN=ctx.mean, num_warps=tile.warps,
