@@ -16,7 +16,7 @@ pytest.importorskip("triton", reason="Triton comes with the CUDA build of torch"
 
 from tests.kernels._aot import Compiled, compile_for
 
-from fewlabel.kernels.contrast import supcon, triton, triton_rows
+from fewlabel.kernels.contrast import supcon, triton, triton_kernels, triton_rows
 
 HERE = Path(__file__).parent
 
@@ -43,9 +43,13 @@ def compiled(
     constants = {"C": channels, "ROWS": tiles.rows, "COLUMNS": tiles.columns, "SECOND": sums - 1, "MASK": False}
     constants |= {"EXCLUDE_SELF": True, "BOUNDED": bounded, "PARTS": PARTS[number], "UPCAST": False}
     if kind == "forward":
-        kernel, types, sides = triton.lse_kernel, FORWARD, ("query", "key")
+        kernel, types, sides = triton_kernels.lse_kernel, FORWARD, ("query", "key")
     else:
-        kernel, types, sides = triton.gradient_kernel, {**BACKWARD, "gradient": f"*{number}"}, ("x_rows", "y_rows")
+        kernel, types, sides = (
+            triton_kernels.gradient_kernel,
+            {**BACKWARD, "gradient": f"*{number}"},
+            ("x_rows", "y_rows"),
+        )
         constants |= {"FIRST": True, "X": True, "Y": True, "SCALED": number == "fp16"}
     constants |= other
     types = {**types, "scale": "fp32", **dict.fromkeys(sides, "*bf16" if number == "fp32" else f"*{number}")}
@@ -117,7 +121,7 @@ def test_small_kernels_need_few_registers(capability: int) -> None:
     )
     scalars = {"stride_b": "i32", "stride_n": "i32", "n": "i32", "count": "i32", "factor": "fp32"}
     constants = {"BOUNDED": True, "SCALED": True, "NUMBERS": 256}
-    gains = compile_for(triton.gain_kernel, capability, scalars, constants, 4, 1)
+    gains = compile_for(triton_kernels.gain_kernel, capability, scalars, constants, 4, 1)
     for found in (parts, gains):
         assert found.stack == 0
         assert found.registers <= 64
