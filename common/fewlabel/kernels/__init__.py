@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["backend", "components", "contrast", "distance", "felzenszwalb", "regions"]
+__all__ = ["backend", "components", "contrast", "distance", "felzenszwalb", "kmeans", "regions"]
 
 
 def __getattr__(name: str) -> ModuleType:

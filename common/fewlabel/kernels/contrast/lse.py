@@ -18,7 +18,7 @@ __all__ = ["masked_lse"]
 
 _BOUND = {torch.float64: 300.0}  # largest |logit| that needs no shift before exp
 _BOUND_FLOAT32 = 40.0
-_TRITON_CHANNELS = {2: 256, 4: 128}  # by bytes of a number: beyond, registers spill
+_TRITON_CHANNELS = {2: 256, 4: 128}  # by bytes of a number: beyond, tiles do not fit
 
 
 def masked_lse(

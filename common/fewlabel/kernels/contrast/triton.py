@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import math
 import os
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -98,7 +97,8 @@ class _LSE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor | None, x: Tensor, y: Tensor, pairs: Pairs) -> tuple[Tensor, ...]:
         x_labels, y_labels = _comparable(pairs.query_labels), _comparable(pairs.key_labels)
-        lse2, lse = torch.empty(2, pairs.streams, *x.shape[1:3], dtype=torch.float32, device=x.device)
+        lse2 = torch.empty(pairs.streams, *x.shape[1:3], dtype=torch.float32, device=x.device)
+        lse = torch.empty_like(lse2)
         if lse2.numel():
             _launch_forward(x, y, x_labels, y_labels, pairs, lse2, lse)
         ctx.save_for_backward(x, y, x_labels, y_labels, pairs.key_mask, lse2)
@@ -135,7 +135,7 @@ def _gains(
     for stream, g in enumerate(upstream):
         if g is None or g.numel() == 0:
             continue
-        with _on(g):
+        with torch.cuda.device_of(g):
             gain_kernel[(math.ceil(g.numel() / _GAINS),)](
                 g, lse2[stream], gains if unit is None else unit, gains[stream], *g.stride(), g.shape[1], g.numel(),
                 1 / pairs.temperature, BOUNDED=pairs.bounded, SCALED=unit is not None, NUMBERS=_GAINS,
@@ -157,7 +157,7 @@ def _gradient(
     if out.numel() == 0 or y[0].numel() == 0 or not any(used):
         return out.zero_()
     tiles = tiling("backward", channels, parts, _capability(rows))
-    with _on(rows):
+    with torch.cuda.device_of(rows):
         gradient_kernel[(math.ceil(n / tiles.rows), batch)](
             rows, y[0], _or(labels, rows), _or(y[1], rows), _or(mask, rows), gains, y[2], lse, y[3], _or(unit, rows),
             out, n, y[0].shape[2], LOG2_E / ctx.pairs.temperature,
@@ -174,7 +174,7 @@ def _launch_forward(
     parts, batch, n, channels = x.shape
     tiles = tiling("forward", channels, parts, _capability(x), pairs.streams)
     mask = pairs.key_mask
-    with _on(x):
+    with torch.cuda.device_of(x):
         lse_kernel[(math.ceil(n / tiles.rows), batch)](
             x, y, _or(x_labels, x), _or(y_labels, x), _or(mask, x), lse2, lse,
             n, y.shape[2], LOG2_E / pairs.temperature,
@@ -222,7 +222,3 @@ def _capability_of(device: int) -> int:
     """Ask once: the driver takes as long as a launch."""
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
-
-
-def _on(x: Tensor) -> AbstractContextManager[object]:
-    return torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext()
