@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,30 @@ def construction(bundle: Path) -> Iterator[str]:
             yield from (f"building train::trainer writes {name}" for name in written)
 
 
+def readers(bundle: Path) -> Iterator[str]:
+    """Data sets can be pickled, since processes that read are not forked everywhere: macOS, Python 3.14.
+
+    One that cannot be built without its files is left to the trainings of other tests.
+    """
+    with foreign_site() as site:
+        parser = site.workflow(bundle, ("train", "light"), "train").parser
+        parser.parse(reset=True)
+        stages = [name for name, part in parser.get().items() if isinstance(part, dict) and "dataset" in part]
+        built: dict[str, Any] = {}
+        for name in stages:
+            with suppress(Exception):
+                built[name] = parser.get_parsed_content(f"{name}#dataset")
+    for name, dataset in built.items():
+        try:
+            pickle.dumps(dataset)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            yield f"{name}::dataset cannot be pickled for processes that read: {error}"
+
+
 def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
 
 
-WORKFLOW_RULES: tuple[Callable[[Path], Iterator[str]], ...] = (properties, construction)
+WORKFLOW_RULES: tuple[Callable[[Path], Iterator[str]], ...] = (properties, construction, readers)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.bundles import contract, contract_files, contract_workflows
-from tests.bundles.contract_workflows import construction, properties
+from tests.bundles.contract_workflows import construction, properties, readers
 from tests.guards._tree import ROOT, refuse
 
 BUNDLES = sorted(path.parent.parent for path in ROOT.glob("bundles/*/configs/train.json"))
@@ -280,6 +280,11 @@ def test_property_that_is_missing_is_found(copy: Path) -> None:
 def test_construction_that_touches_files_is_found(copy: Path, expression: str, message: str) -> None:
     edit(copy, "train", "train::trainer::seed", expression)
     assert any("building train::trainer" in text and message in text for text in construction(copy))
+
+
+def test_data_set_that_no_other_process_can_read_is_found(copy: Path) -> None:
+    edit(copy, "train", "train::dataset::transform", ["$lambda item: item"])
+    assert any("train::dataset cannot be pickled" in text for text in readers(copy))
 
 
 def test_all_offences_are_told_at_once(copy: Path) -> None:
