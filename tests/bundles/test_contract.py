@@ -284,7 +284,7 @@ def test_construction_that_touches_files_is_found(copy: Path, expression: str, m
 
 def test_data_set_that_no_other_process_can_read_is_found(copy: Path) -> None:
     edit(copy, "train", "train::dataset::transform", ["$lambda item: item"])
-    assert any("train::dataset cannot be pickled" in text for text in readers(copy))
+    assert any("train::dataset::transform cannot be pickled" in text for text in readers(copy))
 
 
 def test_all_offences_are_told_at_once(copy: Path) -> None:
